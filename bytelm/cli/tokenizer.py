@@ -1,0 +1,7 @@
+"""`bytelm tokenizer` and its relatives."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands."""
