@@ -105,9 +105,7 @@ class ByteLM(ABC):
         """
         if isinstance(context, bytes):
             context = [context]
-        return ByteState(
-            self.start_batch([prompt], context=None if context is None else [context])
-        )
+        return ByteState(self.start_batch([prompt], context=None if context is None else [context]))
 
     def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
         """(n + 1,) float64 log P in nats: each byte of `data` given all before it, then the end."""
