@@ -200,10 +200,10 @@ def _open_file(path: Path) -> _Part:
 def _identity(data: Bytes) -> str:
     digest = hashlib.sha256(str(len(data)).encode())
     if len(data) <= _SAMPLED_ABOVE:
-        digest.update(data)
+        digest.update(data.data)
     else:
         for start in np.linspace(0, len(data) - _BLOCK, 64).astype(np.int64):
-            digest.update(data[start : start + _BLOCK])
+            digest.update(data[start : start + _BLOCK].data)
     return digest.hexdigest()
 
 
