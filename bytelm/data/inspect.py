@@ -128,12 +128,12 @@ def entropy(histogram: np.ndarray) -> float:
 
 
 def scripts(sample: bytes) -> dict[str, float]:
-    """Share of each writing system among the letters of the parts that are UTF-8.
+    """Share of each writing system among the letters of UTF-8 text.
 
-    >>> scripts("aбв".encode() + b"\\xff")
+    >>> scripts("aбв".encode())
     {'CYRILLIC': 0.6667, 'LATIN': 0.3333}
     """
-    # Bytes that are not UTF-8 become U+FFFD, which is no letter.
+    # The sample may end inside a character; U+FFFD, which it then becomes, is no letter.
     counts: Counter[str] = Counter()
     for character, count in Counter(sample.decode("utf-8", "replace")).items():
         if character.isalpha():
