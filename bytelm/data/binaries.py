@@ -2,8 +2,9 @@
 
 lief (extra `binaries`) reads the section tables only; the bytes are cut from the file itself and
 clipped to it, so a header that lies cannot invent data. Sections without content in the file are
-passed over. Everything that is not such an executable passes through whole. Byte k of a section is
-byte offset + k of its file, and lies at address + k when loaded (PE: at the preferred base).
+passed over. What is not such an executable, or has no section table that can be read, passes
+through whole: no document is lost to a damaged header. Byte k of a section is byte offset + k of
+its file, and lies at address + k when loaded (PE: at the preferred base).
 """
 
 from collections.abc import Iterator
@@ -43,13 +44,20 @@ class SectionSource(Source):
     def __iter__(self) -> Iterator[Document]:
         for document in self.source:
             kind = identify(document.data).format
-            if kind not in SECTIONED:
+            found = _sections_or_none(document.data) if kind in SECTIONED else None
+            if not found:
                 yield document
                 continue
-            name = document.meta.get("path") or document.meta.get("source", "")
-            for section in sections(document.data, name=str(name)):
+            for section in found:
                 if section.size and (section.code or self.part == "each"):
                     yield _cut(document, section, media=kind)
+
+
+def _sections_or_none(data: bytes) -> list[Section] | None:
+    try:
+        return sections(data)
+    except DataError:
+        return None
 
 
 def _cut(document: Document, section: Section, *, media: str) -> Document:
@@ -63,7 +71,7 @@ def _cut(document: Document, section: Section, *, media: str) -> Document:
     return Document(document.data[section.offset : section.offset + section.size], meta)
 
 
-def sections(data: bytes, *, name: str) -> list[Section]:
+def sections(data: bytes) -> list[Section]:
     """The sections of one executable, in stored order; `DataError` if it cannot be parsed."""
     try:
         import lief
@@ -72,9 +80,12 @@ def sections(data: bytes, *, name: str) -> list[Section]:
     lief.logging.disable()
     kind = identify(data).format
     read = {"elf": _elf_sections, "pe": _pe_sections}.get(kind, _macho_sections)
-    found = read(lief, data)
+    try:
+        found = read(lief, data)
+    except (ValueError, RuntimeError, OverflowError) as error:  # values outside lief's enumerations
+        raise DataError(f"the file starts like {kind} but cannot be parsed: {error}") from error
     if found is None:
-        raise DataError(f"{name} starts like {kind} but cannot be parsed; read it whole instead")
+        raise DataError(f"the file starts like {kind} but cannot be parsed")
     return [_clip(section, len(data)) for section in found if section.offset > 0]
 
 
