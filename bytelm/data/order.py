@@ -3,7 +3,7 @@
 An epoch's order is a generalised Feistel network on a grid of about sqrt(n) x sqrt(n), with cycle
 walking for the few cells beyond n (Black and Rogaway, "Ciphers with arbitrary finite domains",
 2002). No table and no generator state exist, so any position of any epoch is found in O(1),
-identically on every rank, and resuming needs one integer. Eight rounds of a 64-bit finaliser are
+identically on every rank, and resuming needs one integer. Four rounds of a 64-bit finaliser are
 for mixing, not secrecy.
 """
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
-_ROUNDS = 8
+ORDER = "feistel-4"  # part of every fingerprint: change it when the order changes
+_ROUNDS = 4
 
 
 def keys(*parts: object, count: int) -> Words:

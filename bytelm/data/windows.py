@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bytelm.data.batch import IGNORE, Batch
 from bytelm.data.corpus import Corpus
-from bytelm.data.order import Integers, permute
+from bytelm.data.order import ORDER, Integers, permute
 from bytelm.data.packing import cut_documents, pack_documents
 from bytelm.errors import DataError, unknown_name
 from bytelm.vocab import END, ByteVocab
@@ -102,7 +102,7 @@ class Windows:
     @property
     def fingerprint(self) -> str:
         """A hash of everything the sequence of rows depends on."""
-        parts = (self.corpus.fingerprint, self.length, self.policy, self.record_size)
+        parts = (ORDER, self.corpus.fingerprint, self.length, self.policy, self.record_size)
         return sha256(repr((*parts, self.seed, self.shuffle)).encode()).hexdigest()[:32]
 
     def epoch(self, sample: int) -> int:
