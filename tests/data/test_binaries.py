@@ -1,6 +1,8 @@
 """Sections of executables: the bytes at the stated offset, and nothing invented."""
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytelm.data import Corpus, Reading, open_source
-from bytelm.data.binaries import sections
+from bytelm.data.binaries import SECTIONED, sections
 from bytelm.data.build import documents_table
+from bytelm.data.magic import identify
 from bytelm.errors import DataError
 
 pytest.importorskip("lief")
@@ -122,3 +125,18 @@ def test_damaged_executables_never_give_bytes_beyond_the_file(name, data):
             assert section.offset + section.size <= max(len(content), section.offset)
     except DataError as error:
         assert "cannot be parsed" in str(error)
+
+
+@pytest.mark.slow
+def test_forty_real_executables_of_eight_kinds_are_recognised(tmp_path):
+    script = SAMPLES.parents[1] / "benchmarks" / "fetch" / "make_executables.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert len(files) >= 40
+    for path in files:
+        data = path.read_bytes()
+        found = identify(data)
+        named = f"{found.format}-{found.isa or ''}-"
+        assert path.name.startswith(named), f"{path.name} recognised as {named}"
+        if found.format in SECTIONED:
+            assert any(section.code and section.size > 1000 for section in sections(data))
