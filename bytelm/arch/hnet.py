@@ -1,6 +1,6 @@
 """H-Net: a byte model that learns where to cut (Hwang, Wang & Gu 2025, arXiv:2507.07955).
 
-The layout language nests as the model does: `["m2", ["T4"], "m2"]` has one chunking stage, `["m28"]`
+The layout nests as the model does: `["m2", ["T4"], "m2"]` has one chunking stage, `["m28"]`
 none and is MambaByte. With boundaries "fixed" or "space" instead of "learned" it is the fixed-pool
 or a SpaceByte-like baseline; "given" takes chunk starts from the batch. This file is the language
 model; the levels are in `hnet_levels.py`. Parameter names are those of the released checkpoints.
