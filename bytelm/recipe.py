@@ -65,9 +65,10 @@ class FillInTheMiddle(_Section):
     """Causal over rearranged documents (Bavarian et al. 2022, arXiv:2207.14255)."""
 
     kind: Literal["fim"]
-    rate: Fraction = 0.5  # share of windows that are rearranged
-    spm: Fraction = 0.5  # of those, share written suffix first
-    cuts: Literal["byte", "codepoint"] = "byte"
+    rate: Fraction = 0.5  # share of pieces that are rearranged
+    spm_rate: Fraction = 0.5  # of those, share written suffix first
+    unit: Literal["byte", "codepoint"] = "byte"  # where a document may be cut
+    documents: AtLeastOne = 4  # pieces of a window that may be rearranged
 
 
 class AdamW(_Section):

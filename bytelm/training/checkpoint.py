@@ -33,7 +33,7 @@ class Position:
     """Where training is, apart from tensors."""
 
     dtype: str
-    data: dict[str, Any]  # the data layer's own position
+    data: dict[str, Any] | None  # the data layer's own position; None = the start
     step: int = 0  # steps completed
     bytes_seen: int = 0
     seconds: float = 0.0  # wall time over all parts of the run
@@ -51,7 +51,7 @@ def save_checkpoint(
         remove_folder(path)
     with new_folder(path) as temporary:
         save_weights(model, temporary / WEIGHTS)
-        save_file(_contiguous(optimizers.state()), temporary / OPTIMIZER)
+        _save(optimizers.state(), temporary / OPTIMIZER)
         manifest = {name: _fingerprint(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
         state = {**asdict(position), "files": manifest}
         (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
@@ -66,7 +66,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(model: nn.Module, file: Path) -> None:
     """Write the weights alone."""
-    save_file(_contiguous(weights_of(model)), file)
+    _save(weights_of(model), file)
 
 
 def read_position(path: Path) -> Position:
@@ -149,5 +149,6 @@ def _copy_into(targets: Mapping[str, Tensor], file: Path) -> None:
         target.copy_(stored[name])
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
+    file.chmod(0o644)  # safetensors makes files that only their owner can read

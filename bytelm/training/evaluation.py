@@ -29,11 +29,11 @@ def heldout_bits_per_byte(
     count = min(windows.count, -(-limit // windows.length))
     training = model.training
     model.eval()
-    nats, targets = 0.0, 0
+    nats, targets = 0.0, 0.0
     for batch in _batches(windows, count=count, rows=rows, ranks=ranks):
         with autocast(ranks.device, dtype):
             output = model(batch.to(ranks.device))
-        here = int((batch.targets != IGNORE).sum())
+        here = int(torch.count_nonzero(batch.targets != IGNORE))
         nats += float(output.loss) * here
         targets += here
     model.train(training)

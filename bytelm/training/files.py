@@ -72,6 +72,11 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
+def is_vacant(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a killed writer left behind."""
+    return all(entry.name.startswith(_TEMPORARY) for entry in folder.iterdir())
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed writer left behind in `folder`."""
     for leftover in folder.glob(_TEMPORARY + "*"):

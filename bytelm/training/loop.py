@@ -11,6 +11,7 @@ is still a good one. `train.max_minutes` counts wall time, evaluation included.
 import hashlib
 import math
 import os
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -93,14 +94,14 @@ class Trainer:
         self.alarms = Alarms(**self.position.alarms)
         step = self.position.step
         self.metrics = Metrics(run.metrics, step=step) if ranks.first else None
-        self.saved_step = step
+        self.saved_step = step if step else -1  # even an untrained model is saved in the end
         self.clock = time.monotonic() - self.position.seconds  # when the run would have begun
 
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""
         checkpoint = self.ranks.agree(latest_checkpoint(self.run.checkpoints))
         if checkpoint is None:
-            self.position = Position(dtype=self._choose_dtype(), data=self.data.start())
+            self.position = Position(dtype=self._choose_dtype(), data=None)
         else:
             self.position = read_position(checkpoint)
         self.wrapped = wrap(self.model, self.recipe.train.distributed, self.ranks)
@@ -118,7 +119,7 @@ class Trainer:
         recipe = self.recipe
 
         def trial(dtype: str) -> None:
-            batch, _ = next(self.data.batches(self.data.start()))
+            batch, _ = next(self.data.batches())
             micro = next(micro_batches(batch, recipe.train.accumulate))
             alone = Ranks(self.ranks.device)
             forward_backward(self.model, micro, parts=1, dtype=dtype, ranks=alone)
@@ -127,16 +128,20 @@ class Trainer:
         return self.ranks.agree(resolve_dtype(recipe.train.dtype, self.ranks.device, trial))
 
     def run_to_end(self, signals: StopSignals) -> int | None:
-        """Train until a limit or a signal; -> the signal's number, if one came."""
+        """Train until a limit or a signal; -> the signal's number, if one came to any rank."""
         batches = self.data.batches(self.position.data)
         while (done := self._done()) < 1 and not self._stopping(signals):
             batch, next_data = next(batches)
             self._step(batch, done)
             self.position.data = next_data
-            self._evaluate_and_save()
-        stopped_by = signals.received
-        self._evaluate_and_save(last=stopped_by is None)
-        return stopped_by
+            if self._due(self.recipe.evaluate.every):
+                self.evaluate()
+            if self._due(self.recipe.train.checkpoint_every):
+                self.save()
+        if done == 1:
+            self.evaluate()
+        self.save()
+        return None if done == 1 else signals.received or signal.SIGTERM
 
     def _done(self) -> float:
         """Share of training that is done, 1 when a limit is reached; the same on every rank."""
@@ -221,20 +226,14 @@ class Trainer:
             self._write(alarm=alarm)
             self.display.message(f"warning, step {position.step}: {alarm}")
 
-    def _evaluate_and_save(self, *, last: bool = False) -> None:
-        """What is due after a step; at the end, what has not been done since it last was."""
+    def evaluate(self) -> None:
+        """Held-out bits per byte now; nothing without held-out data or if just done."""
         recipe, position = self.recipe, self.position
-        if self.heldout is not None and (last or self._due(recipe.evaluate.every)):
-            if position.evaluated < position.step:
-                self._evaluate(self.heldout)
-        if (last or self._due(recipe.train.checkpoint_every)) and self.saved_step < position.step:
-            self.save()
-
-    def _evaluate(self, heldout: Windows) -> None:
-        recipe, position = self.recipe, self.position
+        if self.heldout is None or position.evaluated == position.step:
+            return
         bits = heldout_bits_per_byte(
             self.wrapped,
-            heldout,
+            self.heldout,
             limit=recipe.evaluate.bytes,
             rows=max(1, recipe.train.batch_windows // recipe.train.accumulate // self.ranks.world),
             dtype=position.dtype,
@@ -249,7 +248,9 @@ class Trainer:
                 self.run.publish_best(recipe, self.model)
 
     def save(self) -> None:
-        """Write a checkpoint of this moment and make it the run's model."""
+        """Write a checkpoint of this moment and make it the run's model; nothing if just done."""
+        if self.saved_step == self.position.step:
+            return
         self.position.alarms = asdict(self.alarms)
         if self.ranks.first:
             assert self.metrics is not None

@@ -23,7 +23,7 @@ from bytelm.arch.base import ByteModel
 from bytelm.errors import CheckpointError, RecipeError
 from bytelm.recipe import Recipe
 from bytelm.training.checkpoint import WEIGHTS, save_weights
-from bytelm.training.files import link_file, sweep, write_file, write_text
+from bytelm.training.files import is_vacant, link_file, sweep, write_file, write_text
 
 # sections in which a resumed run may differ from what it began with
 _FREE = ("name", "train", "evaluate", "log", "schedule")
@@ -55,10 +55,11 @@ class Run:
 
     def begin(self, recipe: Recipe, model: ByteModel) -> None:
         """Make the directory and write what describes the model."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
-        sweep(self.checkpoints)
         write_description(self.path, recipe, model)
+        self.checkpoints.mkdir(exist_ok=True)
+        sweep(self.checkpoints)
 
     def publish(self, weights: Path) -> None:
         """Make `weights` the run's model."""
@@ -74,9 +75,9 @@ class Run:
 
 
 def write_description(folder: Path, recipe: Recipe, model: ByteModel) -> None:
-    """config.json and recipe.toml."""
-    write_text(folder / "config.json", json.dumps(describe(recipe, model), indent=2) + "\n")
+    """recipe.toml, which makes a folder a run, and config.json."""
     write_text(folder / "recipe.toml", recipe.to_toml())
+    write_text(folder / "config.json", json.dumps(describe(recipe, model), indent=2) + "\n")
 
 
 def describe(recipe: Recipe, model: ByteModel) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def choose_run(recipe: Recipe, *, path: Path | None, resume: bool) -> Run:
                 f"{run.path} already holds a run: add --resume to go on with it, or choose "
                 "another --run directory"
             )
-        if not run.exists and run.path.exists() and any(run.path.iterdir()):
+        if not run.exists and run.path.exists() and not is_vacant(run.path):
             raise RecipeError(
                 f"{run.path} is not empty and is not a run directory (it has no recipe.toml): "
                 "choose another --run directory"

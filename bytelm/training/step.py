@@ -74,7 +74,7 @@ def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
 
 def _targets(batch: Batch) -> int:
     assert batch.targets is not None, "a training batch has targets"
-    return int((batch.targets != IGNORE).sum())
+    return int(torch.count_nonzero(batch.targets != IGNORE))
 
 
 def _named(output) -> dict[str, Tensor | float]:
