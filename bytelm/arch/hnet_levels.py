@@ -162,7 +162,7 @@ class ChunkLevel(Level):
     ) -> tuple[Tensor, list[StageTrace]]:
         encoded = self.encoder(self._widen(x_BLD), segments)
         starts, p = self._starts(encoded, segments, batch)
-        plan = ChunkPlan(starts)
+        plan = ChunkPlan(starts, slots=32)
         documents = segments.document_ids
         inner_documents = None if documents is None else plan.select(documents)
         inner_segments = Segments(plan.width, plan.counts, inner_documents)
