@@ -17,6 +17,7 @@ from bytelm.data import (
     Objective,
     Windows,
 )
+from bytelm.errors import DataError
 from bytelm.recipe import Recipe
 
 
@@ -56,8 +57,11 @@ class TrainingData:
         return Mixture(sources, weights=data.weights)
 
     def _open(self, paths: Sequence[str], *, shuffle: bool) -> Windows:
+        corpus = Corpus.open([find_data(path) for path in paths])
+        if corpus.total_bytes == 0:
+            raise DataError(f"{', '.join(paths)} is empty: there is not one byte to learn from")
         return Windows(
-            Corpus.open([find_data(path) for path in paths]),
+            corpus,
             length=self.objective.window_length(self.recipe.train.context_bytes),
             policy=self.recipe.data.policy,
             record_size=self.recipe.data.record_size,
