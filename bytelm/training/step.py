@@ -72,7 +72,7 @@ def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
         yield replace(batch, raw_bytes=0, **{name: cut[i] for name, cut in tensors.items()})
 
 
-def countcount_targets(batch: Batch) -> int:
+def count_targets(batch: Batch) -> int:
     """How many positions of the batch carry loss."""
     assert batch.targets is not None, "a training batch has targets"
     return int(torch.count_nonzero(batch.targets != IGNORE))
