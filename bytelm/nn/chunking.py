@@ -23,9 +23,15 @@ _P_MIN = 1e-4
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """starts (B, L) bool: true at valid positions that begin a chunk."""
+    """starts (B, L) bool: true at valid positions that begin a chunk.
+
+    The number of chunk slots M is rounded up to a multiple of `slots` (at most L). Rounded shapes
+    keep kernels, and with them the last bits of every result, the same when a later byte adds a
+    chunk; decoding needs none of that and uses 1.
+    """
 
     starts: Tensor
+    slots: int = 1
 
     @cached_property
     def opened(self) -> Tensor:
@@ -44,8 +50,8 @@ class ChunkPlan:
 
     @cached_property
     def width(self) -> int:
-        """M, the largest count."""
-        return int(self.counts.max())
+        """M: the largest count, rounded up."""
+        return min(-(-int(self.counts.max()) // self.slots) * self.slots, self.starts.shape[1])
 
     @cached_property
     def first(self) -> Tensor:

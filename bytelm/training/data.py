@@ -77,6 +77,14 @@ def make_objective(recipe: Recipe) -> Objective:
     return replace(objective, seed=recipe.seed) if isinstance(objective, Fim) else objective
 
 
+def heldout_documents(recipe: Recipe) -> list[bytes]:
+    """The held-out documents of a recipe, whole; empty without held-out data."""
+    if not recipe.data.heldout:
+        return []
+    corpus = Corpus.open([find_data(path) for path in recipe.data.heldout])
+    return [document for i in range(len(corpus)) if (document := bytes(corpus.document(i)))]
+
+
 def find_data(path: str) -> str:
     """`path` as given, or below the repository when only that exists (bundled samples)."""
     bundled = Path(__file__).resolve().parents[2] / path
