@@ -37,7 +37,7 @@ from bytelm.training.checkpoint import (
 )
 from bytelm.training.data import TrainingData
 from bytelm.training.display import Display
-from bytelm.training.distributed import Ranks, joined_ranks, wrap
+from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
 from bytelm.training.evaluation import heldout_bits_per_byte
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
@@ -109,6 +109,8 @@ class Trainer:
         )
         if checkpoint is not None:
             load_tensors(checkpoint, model=self.model, optimizers=self.optimizers)
+            if self.ranks.first:  # a kill may have come between the checkpoint and this
+                self.run.publish(checkpoint / WEIGHTS)
             self.display.message(f"resuming {self.run.path} after step {self.position.step}")
         if self.recipe.train.compile:
             self.model.compile()
@@ -180,8 +182,7 @@ class Trainer:
     def _clip(self) -> float:
         """Scale the gradients to the recipe's norm; -> their norm before."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        norm = norm if type(norm) is Tensor else norm.full_tensor()
+        norm = whole(nn.utils.get_total_norm(gradients))
         if clip := self.recipe.optimizer.clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
         return float(norm)
@@ -194,10 +195,9 @@ class Trainer:
         for name, p in self.model.named_parameters():
             if p.grad is not None:
                 kinds.setdefault(self.model.parameter_role(name, p).kind, []).append(p.grad)
-        norms = {kind: nn.utils.get_total_norm(grads) for kind, grads in kinds.items()}
         return {
-            f"grad_norm/{kind}": float(norm if type(norm) is Tensor else norm.full_tensor())
-            for kind, norm in norms.items()
+            f"grad_norm/{kind}": float(whole(nn.utils.get_total_norm(gradients)))
+            for kind, gradients in kinds.items()
         }
 
     def _report(self, result: StepResult, norm, factor, telemetry, seconds, done) -> None:
