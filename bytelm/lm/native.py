@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,15 @@ from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
 from bytelm.vocab import END, OUTCOMES
 
 BATCH_POSITIONS = 16_384  # positions of one scoring forward; bounds memory, not results
+
+
+@runtime_checkable
+class Hierarchical(Protocol):
+    """A model that cuts its input into chunks."""
+
+    def chunk_boundaries(self, ids_BL: Tensor) -> list[Tensor]:
+        """One bool tensor (B, L) a stage, outermost first: where chunks start."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,26 @@ class NativeLM(ByteLM):
         for window, piece in zip(windows, pieces, strict=True):
             window.out.copy_(piece)
 
+    @torch.no_grad()
+    def chunk_boundaries(self, data: bytes) -> list[Tensor]:
+        """Where a hierarchical model cuts `data`: one bool tensor (n,) a stage, outermost first,
+        true at the bytes that begin a chunk, each judged in the window in which it is read.
+
+        `BytelmError` if the model does not cut.
+        """
+        if not isinstance(self.model, Hierarchical):
+            raise BytelmError(
+                f"{type(self.model).__name__} has no chunks: only hierarchical models (hnet) cut"
+            )
+        row = replace(self._open(None), text=data)
+        pieces: list[list[Tensor]] = []
+        for s, lo, hi in self._reach.segments(1, len(data)):
+            ids_BL, _ = self._pad([[*row.head, *data[s:hi]]])
+            first = len(row.head) + lo - 1 - s
+            stages = self.model.chunk_boundaries(ids_BL)
+            pieces.append([starts_BL[0, first:].cpu() for starts_BL in stages])
+        return [torch.cat(stage) for stage in zip(*pieces, strict=True)]
+
     def _open(self, context: Context | None) -> _Row:
         """The row in which nothing but its context has been read."""
         parts = [] if context is None else list(context)
@@ -222,8 +251,7 @@ class NativeLM(ByteLM):
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Ids (B, L) padded on the right, and lengths (B,), on the model's device."""
         width = max(len(row) for row in rows)
-        pad = self.model.vocab.pad
-        ids_BL = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
+        ids_BL = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
         lengths_B = torch.tensor([len(row) for row in rows])
         return ids_BL.to(self.model.device), lengths_B.to(self.model.device)
 
