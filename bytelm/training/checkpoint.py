@@ -13,6 +13,7 @@ every step seeds its generators from (seed, step).
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -192,6 +193,8 @@ def _load_shards(state: dict[str, Tensor], folder: Path) -> None:
 
     alone = not (dist.is_available() and dist.is_initialized())
     try:
-        dcp.load(state, checkpoint_id=folder, no_dist=alone)
+        with warnings.catch_warnings():  # it warns of a single process, which is meant here
+            warnings.filterwarnings("ignore", "torch.distributed is (disabled|unavailable)")
+            dcp.load(state, checkpoint_id=folder, no_dist=alone)
     except dcp.api.CheckpointException as error:
         raise CheckpointError(f"{folder} does not fit the model: {error}") from None
