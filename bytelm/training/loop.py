@@ -80,6 +80,7 @@ class Trainer:
     """One run in progress. `run_to_end` is the whole loop."""
 
     def __init__(self, recipe: Recipe, run: Run, ranks: Ranks):
+        began = time.monotonic()
         self.recipe, self.run, self.ranks = recipe, run, ranks
         if run.exists:
             check_resumable(recipe, run)
@@ -95,7 +96,7 @@ class Trainer:
         step = self.position.step
         self.metrics = Metrics(run.metrics, step=step) if ranks.first else None
         self.saved_step = step if step else -1  # even an untrained model is saved in the end
-        self.clock = time.monotonic() - self.position.seconds  # when the run would have begun
+        self.clock = began - self.position.seconds  # when the run would have begun
 
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""
@@ -117,14 +118,14 @@ class Trainer:
             self.model.compile()
 
     def _choose_dtype(self) -> str:
-        """train.dtype, with "auto" decided by timing this model on its own first batch."""
+        """train.dtype, with "auto" decided by timing this model on a row of its own data."""
         recipe = self.recipe
 
         def trial(dtype: str) -> None:
             batch, _ = next(self.data.batches())
-            micro = next(micro_batches(batch, recipe.train.accumulate))
+            row = next(micro_batches(batch, len(batch.ids)))
             alone = Ranks(self.ranks.device)
-            forward_backward(self.model, micro, parts=1, dtype=dtype, ranks=alone)
+            forward_backward(self.model, row, parts=1, dtype=dtype, ranks=alone)
             self.model.zero_grad(set_to_none=True)
 
         return resolve_dtype(recipe.train.dtype, self.ranks, trial)
