@@ -297,12 +297,12 @@ class Trainer:
 
 
 def _set_threads(wanted: int) -> None:
-    """`wanted` threads; 0 = the cores this process may use, unless OMP_NUM_THREADS says less."""
+    """`wanted` threads; 0 = torch's choice (all cores, or OMP_NUM_THREADS), shared by the ranks."""
+    share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if wanted:
         torch.set_num_threads(wanted)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // share))
+    elif share > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // share))
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
