@@ -15,6 +15,7 @@ from bytelm.arch.hnet_levels import StageTrace, last_fed, make_level
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.nn.chunking import ratio_loss
+from bytelm.nn.ranks import sum_over_ranks
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import stack_flops
 from bytelm.nn.state import State
@@ -152,14 +153,19 @@ class HNet(ByteModel):
 
 
 def _stage_stats(s: int, trace: StageTrace) -> dict[str, Tensor | float]:
-    """Telemetry of one stage: F, mean chunk length, and the share of undecided probabilities."""
+    """Telemetry of one stage over all ranks: F, mean chunk length, and the share of undecided
+    probabilities."""
     starts, valid = trace.plan.starts, trace.valid
-    positions = starts.numel() if valid is None else valid.sum()
-    share = starts.sum() / positions
-    stats: dict[str, Tensor | float] = {f"stage{s}/F": share, f"stage{s}/chunk_bytes": 1 / share}
+    positions = torch.tensor(starts.numel()) if valid is None else valid.sum()
+    counts = [starts.sum(), positions.to(starts.device)]
     if trace.p is not None:
         undecided = (trace.p.detach() - 0.5).abs() < 0.05
-        if valid is not None:
-            undecided = undecided & valid
-        stats[f"stage{s}/near_half"] = undecided.sum() / positions
+        counts.append((undecided if valid is None else undecided & valid).sum())
+    found, total, *undecided_total = sum_over_ranks(torch.stack(counts).double())
+    stats: dict[str, Tensor | float] = {
+        f"stage{s}/F": found / total,
+        f"stage{s}/chunk_bytes": total / found,
+    }
+    if undecided_total:
+        stats[f"stage{s}/near_half"] = undecided_total[0] / total
     return stats

@@ -41,9 +41,12 @@ def train(
     """
     # Spinning OpenMP threads lose up to tenfold on shared cores; read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from bytelm.recipe import Recipe
+
+    settings = Recipe.load(recipe, overrides=overrides or ())  # mistakes show before torch loads
     from bytelm.training import train as run_training
 
-    path = run_training(recipe, run_dir=run, resume=resume, overrides=overrides or ())
+    path = run_training(settings, run_dir=run, resume=resume)
     if os.environ.get("RANK", "0") == "0":
         _report(path)
         print(path)

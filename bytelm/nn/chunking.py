@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bytelm.nn.ranks import sum_over_ranks
 from bytelm.nn.ssd import ssd
 from bytelm.vocab import BYTES
 
@@ -163,14 +164,14 @@ class RatioLoss:
 def ratio_loss(p_BL: Tensor, starts_BL: Tensor, valid: Tensor | None, target: float) -> RatioLoss:
     """N/(N-1) ((N-1) F G + (1-F)(1-G)) for N = target bytes a chunk (eq. 10); 1 at F = G = 1/N.
 
-    F carries no gradient. Padding (valid (B, L) false) is left out of both means.
+    F carries no gradient. Padding (valid (B, L) false) is left out of both means, which are taken
+    over all ranks of a distributed step.
     """
-    if valid is None:
-        share, mean = starts_BL.to(p_BL.dtype).mean(), p_BL.mean()
-    else:
-        total = valid.sum().clamp(min=1)
-        share, mean = starts_BL.sum() / total, (p_BL * valid).sum() / total
-    share = share.detach().to(p_BL.dtype)
+    kept = p_BL if valid is None else p_BL * valid
+    count = p_BL.new_tensor(p_BL.numel()) if valid is None else valid.sum().to(p_BL.dtype)
+    sums = sum_over_ranks(torch.stack((starts_BL.sum().to(p_BL.dtype), kept.sum(), count)))
+    total = sums[2].detach().clamp(min=1)
+    share, mean = sums[0].detach() / total, sums[1] / total
     loss = target / (target - 1) * ((target - 1) * share * mean + (1 - share) * (1 - mean))
     return RatioLoss(loss, share, mean.detach())
 

@@ -83,6 +83,11 @@ def wrap(model: nn.Module, kind: str, ranks: Ranks) -> nn.Module:
     return _shard(model, ranks)
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether each rank holds only a part of the weights."""
+    return any(type(p) is not nn.Parameter for p in model.parameters())
+
+
 def whole(tensor: Tensor) -> Tensor:
     """The tensor itself, gathered from the ranks if each holds a shard."""
     if type(tensor) in (Tensor, nn.Parameter):

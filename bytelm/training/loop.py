@@ -29,6 +29,7 @@ from bytelm.training.build import as_recipe, build
 from bytelm.training.checkpoint import (
     WEIGHTS,
     Position,
+    gather_weights,
     latest_checkpoint,
     load_tensors,
     prune,
@@ -126,7 +127,7 @@ class Trainer:
             forward_backward(self.model, micro, parts=1, dtype=dtype, ranks=alone)
             self.model.zero_grad(set_to_none=True)
 
-        return self.ranks.agree(resolve_dtype(recipe.train.dtype, self.ranks.device, trial))
+        return resolve_dtype(recipe.train.dtype, self.ranks, trial)
 
     def run_to_end(self, signals: StopSignals) -> int | None:
         """Train until a limit or a signal; -> the signal's number, if one came to any rank."""
@@ -243,23 +244,27 @@ class Trainer:
         self.display.message(f"step {position.step}: {bits:.4f} bits/byte held out")
         if position.best is None or bits < position.best:
             position.best = bits
+            weights = gather_weights(self.model, self.ranks)
             if self.ranks.first:
-                self.run.publish_best(recipe, self.model)
+                self.run.publish_best(recipe, self.model, weights)
 
     def save(self) -> None:
         """Write a checkpoint of this moment and make it the run's model; nothing if just done."""
         if self.saved_step == self.position.step:
             return
         self.position.alarms = asdict(self.alarms)
-        if self.ranks.first:
-            assert self.metrics is not None
+        if self.metrics is not None:
             self.metrics.flush()
-            folder = self.run.checkpoints
-            path = save_checkpoint(
-                folder, model=self.model, optimizers=self.optimizers, position=self.position
-            )
+        path = save_checkpoint(
+            self.run.checkpoints,
+            model=self.model,
+            optimizers=self.optimizers,
+            position=self.position,
+            ranks=self.ranks,
+        )
+        if self.ranks.first:
             self.run.publish(path / WEIGHTS)
-            prune(folder, keep=self.recipe.train.keep_last)
+            prune(self.run.checkpoints, keep=self.recipe.train.keep_last)
         self.saved_step = self.position.step
         self.ranks.wait()
 
