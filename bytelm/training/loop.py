@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from bytelm.data.batch import Batch
-from bytelm.data.windows import Windows
 from bytelm.errors import TrainingError
 from bytelm.recipe import Recipe
 from bytelm.training.alarms import Alarms
