@@ -64,9 +64,10 @@ def hnet(layout: list, *, boundaries: str = "learned") -> NativeLM:
     return NativeLM(strong(HNet(config, ByteVocab())), window=12, stride=5)
 
 
-def ngram(
-    text: bytes = b"she sells sea shells by the sea shore. \xff\x00na\xc3\xafve", order: int = 3
-):
+SHELLS = b"she sells sea shells by the sea shore. \xff\x00na\xc3\xafve"
+
+
+def ngram(text: bytes = SHELLS, order: int = 3) -> NgramLM:
     return NgramLM.train([text, text[::-1]], order=order)
 
 
