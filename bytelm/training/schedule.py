@@ -8,7 +8,7 @@ learning rate of zero.
 
 import math
 
-from bytelm.recipe import WSD, Constant, Cosine, Train
+from bytelm.recipe_sections import WSD, Constant, Cosine, Train
 
 
 def progress(step: int, train: Train, *, seconds: float = 0.0) -> float:
