@@ -117,6 +117,7 @@ class Train(_Section):
 
     steps: AtLeastOne | None = None
     max_minutes: Positive | None = None
+    clock: Literal["wall", "cpu"] = "wall"  # what max_minutes counts: time, or this process's CPU
     batch_bytes: AtLeastOne = 8192  # bytes a step, over all ranks and micro-batches
     context_bytes: AtLeastOne = 512  # bytes a window
     accumulate: AtLeastOne = 1  # micro-batches a step
@@ -357,6 +358,8 @@ def _ineffective_switches(
         yield "evaluate.bytes", "evaluate.every", "evaluate.every is 0 (no periodic evaluation)"
     if train.get("checkpoint_every") == 0 and "keep_last" in train:
         yield "train.keep_last", "train.checkpoint_every", "train.checkpoint_every is 0"
+    if train.get("max_minutes") is None and "clock" in train:
+        yield "train.clock", "train.max_minutes", "train.max_minutes is not set"
     if "record_size" in data and data.get("policy") != "record":
         yield "data.record_size", "data.policy", "data.policy is not 'record'"
     if "weights" in data and len(data.get("train", ())) == 1:

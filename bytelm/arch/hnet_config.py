@@ -86,7 +86,8 @@ class HNetConfig(ArchConfig):
     @property
     def boundary_rules(self) -> tuple[Boundaries, ...]:
         """One rule a chunking stage; all learned by default."""
-        return self.boundaries or ("learned",) * self.stages
+        learned: list[Boundaries] = ["learned"] * self.stages
+        return self.boundaries or tuple(learned)
 
     def stack_options(self, s: int) -> StackOptions:
         """What the stacks of stage s are built with."""

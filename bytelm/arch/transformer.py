@@ -15,7 +15,7 @@ from bytelm.data.batch import Batch
 from bytelm.nn.attention import AttentionOptions
 from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.segments import Segments
-from bytelm.nn.stack import Stack, StackOptions, StackState
+from bytelm.nn.stack import Stack, StackOptions, StackState, stack_flops
 from bytelm.vocab import ByteVocab
 
 
@@ -93,7 +93,7 @@ class Transformer(ByteModel):
         return self._head(x[:, 0]), state
 
     def flops_per_byte(self, context_bytes: int) -> float:
-        body = self.backbone.flops(self.config.stack_options(), context_bytes)
+        body = stack_flops(f"T{self.config.layers}", self.config.stack_options(), context_bytes)
         return body + 2.0 * self.config.d_model * self.vocab.size
 
     def parameter_role(self, name: str, parameter: Tensor) -> ParameterRole:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bytelm.data.sources import Reading
 from bytelm.errors import DataError, unknown_name
 
 Bytes = NDArray[np.uint8]
@@ -75,11 +76,19 @@ class Corpus:
         return cls([_open_part(path, verify=verify) for path in found])
 
     @classmethod
-    def build(cls, sources: object, path: PathLike, **settings: object) -> "Corpus":
+    def build(
+        cls,
+        sources: object,
+        path: PathLike,
+        *,
+        reading: Reading | None = None,
+        deduplicate: bool = True,
+        overwrite: bool = False,
+    ) -> "Corpus":
         """Read `sources` into a new folder `path` and open it; see `bytelm.data.build.build`."""
         from bytelm.data.build import build
 
-        build(sources, path, **settings)  # type: ignore[arg-type]
+        build(sources, path, reading=reading, deduplicate=deduplicate, overwrite=overwrite)
         return cls.open(path)
 
     @classmethod
@@ -129,6 +138,13 @@ class Corpus:
             )
             start, i = end, i + 1
         return np.concatenate(pieces)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(document, byte inside it) of a byte of the joined stream."""
+        if not 0 <= position < self.total_bytes:
+            raise IndexError(f"byte {position} of a corpus of {self.total_bytes}")
+        document = int(np.searchsorted(self.offsets, position, side="right")) - 1
+        return document, position - int(self.offsets[document])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -200,10 +216,10 @@ def _open_file(path: Path) -> _Part:
 def _identity(data: Bytes) -> str:
     digest = hashlib.sha256(str(len(data)).encode())
     if len(data) <= _SAMPLED_ABOVE:
-        digest.update(data)
+        digest.update(data.data)
     else:
         for start in np.linspace(0, len(data) - _BLOCK, 64).astype(np.int64):
-            digest.update(data[start : start + _BLOCK])
+            digest.update(data[start : start + _BLOCK].data)
     return digest.hexdigest()
 
 

@@ -12,7 +12,6 @@ from hashlib import sha256
 
 import numpy as np
 
-from bytelm.data.batch import IGNORE
 from bytelm.data.order import Integers
 from bytelm.data.windows import Rows, Windows
 from bytelm.errors import DataError
@@ -61,14 +60,15 @@ class Mixture:
     def rows(self, samples: Integers) -> Rows:
         """The rows of sample numbers of the mixture, in their order."""
         source, local = self.locate(samples)
-        targets = np.full((len(source), self.length), IGNORE, dtype=np.int64)
+        symbols = np.empty((len(source), self.length), dtype=np.int16)
         lengths = np.zeros(len(source), dtype=np.int64)
-        single = True
+        single, ends = True, 0
         for i in np.unique(source).tolist():
             rows = self.sources[i].rows(local[source == i])
-            targets[source == i], lengths[source == i] = rows.targets, rows.lengths
+            symbols[source == i], lengths[source == i] = rows.symbols, rows.lengths
             single &= rows.single
-        return Rows(targets=targets, lengths=lengths, single=single)
+            ends += rows.ends
+        return Rows(symbols=symbols, lengths=lengths, single=single, ends=ends)
 
 
 def quotas(weights: Sequence[float]) -> Integers:

@@ -31,7 +31,7 @@ _VOCAB = ByteVocab()
 _PREFIX, _SUFFIX, _MIDDLE = (_VOCAB[f"fim_{part}"] for part in ("prefix", "suffix", "middle"))
 MARKERS = 3  # positions a transformed document takes beyond its bytes and its end
 
-Ids = NDArray[np.int64]
+Ids = NDArray[np.integer]
 Mode = Literal["psm", "spm"]
 Unit = Literal["byte", "codepoint"]
 
@@ -105,13 +105,13 @@ class Fim:
     def batch(self, windows: Readable, samples: Integers) -> Batch:
         """The batch of these samples, rows longer than the windows by the reserved room."""
         rows = windows.rows(samples)
-        width = rows.targets.shape[1] + self.documents * (MARKERS + 1)
+        width = rows.symbols.shape[1] + self.documents * (MARKERS + 1)
         targets = np.full((len(samples), width), IGNORE, dtype=np.int64)
         ids = np.full_like(targets, _VOCAB.pad)
         document_ids = np.zeros_like(targets)
         lengths = np.zeros(len(samples), dtype=np.int64)
         for i, sample in enumerate(np.asarray(samples).tolist()):
-            pieces = self.transform(rows.targets[i, : rows.lengths[i]], sample=sample)
+            pieces = self.transform(rows.symbols[i, : rows.lengths[i]], sample=sample)
             row = np.concatenate(pieces)
             lengths[i] = n = len(row)
             targets[i, :n] = np.where((row < BYTES) | (row == END), row, IGNORE)

@@ -1,12 +1,14 @@
 """Sampling order as a pure function: a keyed permutation and keyed draws, vectorised in numpy.
 
-An epoch's order is a Feistel network over the window numbers, with cycle walking to leave its
-power-of-two domain (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). No table and
-no generator state exist, so any position of any epoch is found in O(1), identically on every rank,
-and resuming needs one integer. Eight rounds of a 64-bit finaliser are for mixing, not secrecy.
+An epoch's order is a generalised Feistel network on a grid of about sqrt(n) x sqrt(n), with cycle
+walking for the few cells beyond n (Black and Rogaway, "Ciphers with arbitrary finite domains",
+2002). No table and no generator state exist, so any position of any epoch is found in O(1),
+identically on every rank, and resuming needs one integer. Eight rounds of a 64-bit finaliser are
+for mixing, not secrecy.
 """
 
 import hashlib
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,26 +41,25 @@ def permute(indices: Integers, *, size: int, key: tuple[object, ...]) -> Integer
     """
     if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < size:
         raise IndexError(f"indices must be in range({size})")
-    bits = max(2, (size - 1).bit_length())
+    rows = math.isqrt(max(size - 1, 1)) + 1
+    columns = -(-size // rows)  # rows * columns is the smallest grid that holds all indices
     round_keys = keys("order", *key, count=_ROUNDS)
-    values = _feistel(indices.astype(np.uint64), bits=bits, round_keys=round_keys)
+    values = _shuffle(indices.astype(np.uint64), grid=(rows, columns), round_keys=round_keys)
     while (outside := np.flatnonzero(values >= size)).size:
-        values[outside] = _feistel(values[outside], bits=bits, round_keys=round_keys)
+        values[outside] = _shuffle(values[outside], grid=(rows, columns), round_keys=round_keys)
     return values.astype(np.int64)
 
 
-def _feistel(values: Words, *, bits: int, round_keys: Words) -> Words:
-    """A bijection of `bits`-bit words; the halves may differ by one bit, so they take turns."""
-    low_bits = np.uint64(bits // 2)
-    low_mask = np.uint64((1 << (bits // 2)) - 1)
-    high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
-    low, high = values & low_mask, values >> low_bits
+def _shuffle(values: Words, *, grid: tuple[int, int], round_keys: Words) -> Words:
+    """A bijection of range(rows * columns): each half in turn moves by a hash of the other."""
+    rows, columns = np.uint64(grid[0]), np.uint64(grid[1])
+    row, column = np.divmod(values, columns)
     for i, key in enumerate(round_keys):
         if i % 2:
-            low = low ^ (mix(high ^ key) & low_mask)
+            column = (column + mix(row ^ key) % columns) % columns
         else:
-            high = high ^ (mix(low ^ key) & high_mask)
-    return (high << low_bits) | low
+            row = (row + mix(column ^ key) % rows) % rows
+    return row * columns + column
 
 
 class Draws:

@@ -11,7 +11,7 @@ those around a loss spike.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -134,16 +134,16 @@ class BatchStream:
 
     def _bind(self, state: DataState | None) -> DataState:
         """`state` checked against the data, or the start of it."""
-        here = {"seed": self.windows.seed, "fingerprint": self.windows.fingerprint}
+        seed, fingerprint = self.windows.seed, self.windows.fingerprint
         if state is None:
-            return DataState(**here)
-        if state.fingerprint and (state.seed, state.fingerprint) != tuple(here.values()):
+            return DataState(seed=seed, fingerprint=fingerprint)
+        if state.fingerprint and (state.seed, state.fingerprint) != (seed, fingerprint):
             raise DataError(
                 "the data position belongs to other data: the corpus, the window length or "
                 f"policy, or the seed has changed (stored seed {state.seed}, now "
                 f"{self.windows.seed}). Start a new run, or restore what the run used"
             )
-        return replace(state, **here)
+        return replace(state, seed=seed, fingerprint=fingerprint)
 
     def plan(self, state: DataState) -> tuple[Integers, DataState]:
         """This rank's sample numbers of the next global batch, and the state after that batch."""
@@ -196,5 +196,5 @@ class _Batches(Dataset):
         return self._objective.batch(self._windows, samples)
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch

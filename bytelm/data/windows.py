@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bytelm.data.batch import IGNORE, Batch
 from bytelm.data.corpus import Corpus
@@ -30,15 +31,18 @@ _VOCAB = ByteVocab()
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Targets of B windows before an objective works on them: bytes, END, and IGNORE as padding.
+    """Target symbols of B windows before an objective works on them.
 
-    targets   (B, L) int64     lengths   (B,) int64
+    symbols   (B, L) int16, bytes and END; what lies beyond a row's length is undefined
+    lengths   (B,) int64
     single    True if no row can hold more than one document
+    ends      how many symbols are END
     """
 
-    targets: NDArray[np.int64]
+    symbols: NDArray[np.int16]
     lengths: NDArray[np.int64]
     single: bool
+    ends: int
 
 
 class Windows:
@@ -116,15 +120,18 @@ class Windows:
         """The rows of sample numbers: epoch * count + index, any mixture of epochs."""
         samples = np.asarray(samples, dtype=np.int64)
         numbers = self.window_numbers(samples)
-        targets = np.full((len(numbers), self.length), IGNORE, dtype=np.int64)
-        lengths = np.zeros(len(numbers), dtype=np.int64)
+        symbols = np.empty((len(numbers), self.length), dtype=np.int16)
+        lengths = np.empty(len(numbers), dtype=np.int64)
+        ends = 0
         for i, number in enumerate(numbers.tolist()):
+            filled = 0
             for begin, end in self._spans(number):
-                start = int(lengths[i])
-                lengths[i] += end - begin
-                self._fill(targets[i, start : start + end - begin], begin=begin, end=end)
+                row = symbols[i, filled : filled + end - begin]
+                ends += self._fill(row, begin=begin, end=end)
+                filled += end - begin
+            lengths[i] = filled
         single = self.policy in ("document", "record") or len(self.corpus) == 1
-        return Rows(targets=targets, lengths=lengths, single=single)
+        return Rows(symbols=symbols, lengths=lengths, single=single, ends=ends)
 
     def window_numbers(self, samples: Integers) -> Integers:
         """Which window each sample is: the permutation of its epoch applied to its index."""
@@ -146,43 +153,48 @@ class Windows:
         pieces = slice(int(first[number]), int(first[number + 1]))
         return list(zip(begins[pieces].tolist(), ends[pieces].tolist(), strict=True))
 
-    def _fill(self, row: NDArray[np.int64], *, begin: int, end: int) -> None:
-        """Write the targets of positions [begin, end) into `row`."""
+    def _fill(self, row: NDArray[np.int16], *, begin: int, end: int) -> int:
+        """Write the symbols of positions [begin, end) into `row`; returns how many are END."""
         first = int(np.searchsorted(self._starts, begin, side="right")) - 1
         after = int(np.searchsorted(self._starts, end, side="right")) - 1
         data = self.corpus.read(begin - first, end - after)
         if first == after:
             row[:] = data
-            return
+            return 0
         is_byte = np.ones(end - begin, dtype=bool)
         is_byte[self._starts[first + 1 : after + 1] - 1 - begin] = False
         row[is_byte] = data
         row[~is_byte] = END
+        return after - first
 
 
 def causal_batch(rows: Rows) -> Batch:
     """Next-byte prediction: inputs are the targets shifted, BOS at every start."""
-    targets = rows.targets
-    ids = np.empty_like(targets)
+    symbols = torch.from_numpy(rows.symbols)
+    targets = symbols.long()
+    ids = torch.empty_like(targets)
     ids[:, 0] = _VOCAB.bos
-    np.copyto(ids[:, 1:], targets[:, :-1])
-    ends = targets == END
-    ids[:, 1:][ends[:, :-1]] = _VOCAB.bos
-    full = bool((rows.lengths == targets.shape[1]).all())
+    ids[:, 1:] = symbols[:, :-1]
+    if rows.ends:
+        ids[:, 1:][symbols[:, :-1] == END] = _VOCAB.bos
+    lengths = torch.from_numpy(rows.lengths)
+    full = bool((lengths == targets.shape[1]).all())
     if not full:
-        ids[np.arange(targets.shape[1]) >= rows.lengths[:, None]] = _VOCAB.pad
+        padding = torch.arange(targets.shape[1]) >= lengths[:, None]
+        targets[padding], ids[padding] = IGNORE, _VOCAB.pad
     return Batch(
-        ids=torch.from_numpy(ids),
-        targets=torch.from_numpy(targets),
-        lengths=None if full else torch.from_numpy(rows.lengths),
-        document_ids=None if rows.single else torch.from_numpy(document_ids(ends)),
-        raw_bytes=int(rows.lengths.sum() - ends.sum()),
+        ids=ids,
+        targets=targets,
+        lengths=None if full else lengths,
+        document_ids=None if rows.single else _document_ids(targets),
+        raw_bytes=int(lengths.sum()) - rows.ends,
     )
 
 
-def document_ids(ends: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _document_ids(targets: Tensor) -> Tensor:
     """(B, L): how many documents ended before each position of its row."""
-    return np.cumsum(ends, axis=1, dtype=np.int64) - ends
+    ends = (targets == END).long()
+    return ends.cumsum(dim=1) - ends
 
 
 def _check_records(corpus: Corpus, *, length: int, policy: str, record_size: int | None) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bytelm.nn.ranks import sum_over_ranks
 from bytelm.nn.ssd import ssd
 from bytelm.vocab import BYTES
 
@@ -23,9 +24,15 @@ _P_MIN = 1e-4
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """starts (B, L) bool: true at valid positions that begin a chunk."""
+    """starts (B, L) bool: true at valid positions that begin a chunk.
+
+    The number of chunk slots M is rounded up to a multiple of `slots` (at most L). Rounded shapes
+    keep kernels, and with them the last bits of every result, the same when a later byte adds a
+    chunk; decoding needs none of that and uses 1.
+    """
 
     starts: Tensor
+    slots: int = 1
 
     @cached_property
     def opened(self) -> Tensor:
@@ -44,8 +51,8 @@ class ChunkPlan:
 
     @cached_property
     def width(self) -> int:
-        """M, the largest count."""
-        return int(self.counts.max())
+        """M: the largest count, rounded up."""
+        return min(-(-int(self.counts.max()) // self.slots) * self.slots, self.starts.shape[1])
 
     @cached_property
     def first(self) -> Tensor:
@@ -157,14 +164,14 @@ class RatioLoss:
 def ratio_loss(p_BL: Tensor, starts_BL: Tensor, valid: Tensor | None, target: float) -> RatioLoss:
     """N/(N-1) ((N-1) F G + (1-F)(1-G)) for N = target bytes a chunk (eq. 10); 1 at F = G = 1/N.
 
-    F carries no gradient. Padding (valid (B, L) false) is left out of both means.
+    F carries no gradient. Padding (valid (B, L) false) is left out of both means, which are taken
+    over all ranks of a distributed step.
     """
-    if valid is None:
-        share, mean = starts_BL.to(p_BL.dtype).mean(), p_BL.mean()
-    else:
-        total = valid.sum().clamp(min=1)
-        share, mean = starts_BL.sum() / total, (p_BL * valid).sum() / total
-    share = share.detach().to(p_BL.dtype)
+    kept = p_BL if valid is None else p_BL * valid
+    count = p_BL.new_tensor(p_BL.numel()) if valid is None else valid.sum().to(p_BL.dtype)
+    sums = sum_over_ranks(torch.stack((starts_BL.sum().to(p_BL.dtype), kept.sum(), count)))
+    total = sums[2].detach().clamp(min=1)
+    share, mean = sums[0].detach() / total, sums[1] / total
     loss = target / (target - 1) * ((target - 1) * share * mean + (1 - share) * (1 - mean))
     return RatioLoss(loss, share, mean.detach())
 

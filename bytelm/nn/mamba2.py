@@ -111,6 +111,7 @@ class Mamba2(nn.Module):
 
     def _convolve(self, mixed: Tensor, tail: Tensor | None, documents: Tensor | None) -> Tensor:
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
+        assert bias is not None
         return causal_conv_silu(mixed, weight, bias, tail=tail, document_ids=documents)
 
     def _scan(

@@ -42,7 +42,7 @@ def ssd(
     first document of each row. H must be a multiple of G; head h uses group h * G // H.
     """
     L, H = x_BLHP.shape[1:3]
-    chunk = min(chunk, L)
+
     x, dt, B, C, documents = _pad_to(chunk, x_BLHP, dt_BLH, B_BLGN, C_BLGN, document_ids)
     G = B.shape[2]
     exact = torch.promote_types(dt.dtype, torch.float32)

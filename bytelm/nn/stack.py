@@ -8,6 +8,7 @@ path). Names of parameters are those of the released checkpoints.
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -94,12 +95,12 @@ class Stack(nn.Module):
 
     def forward(self, x_BLD: Tensor, segments: Segments) -> Tensor:
         x = x_BLD.to(torch.promote_types(x_BLD.dtype, torch.float32))
-        for layer in self.layers:
-            x = layer(x, segments)
+        for block in self._blocks():
+            x = block(x, segments)
         return self.rmsnorm(x)
 
     def init_state(self, batch_size: int) -> StackState:
-        return StackState(tuple(layer.mixer.init_state(batch_size) for layer in self.layers))
+        return StackState(tuple(block.mixer.init_state(batch_size) for block in self._blocks()))
 
     def extend(
         self, x_BLD: Tensor, counts: Tensor | None, state: StackState
@@ -107,10 +108,15 @@ class Stack(nn.Module):
         """Feed counts[b] (None = L) more positions of each row; -> (outputs (B, L, D), state)."""
         x = x_BLD.to(torch.promote_types(x_BLD.dtype, torch.float32))
         states = []
-        for layer, before in zip(self.layers, state.layers, strict=True):
-            x, after = layer.extend(x, counts, before)
+        for block, before in zip(self._blocks(), state.layers, strict=True):
+            x, after = block.extend(x, counts, before)
             states.append(after)
         return self.rmsnorm(x), StackState(tuple(states))
+
+    def _blocks(self) -> Iterator[Block]:
+        for layer in self.layers:
+            assert isinstance(layer, Block)
+            yield layer
 
     @property
     def height(self) -> int:
@@ -126,21 +132,22 @@ class Stack(nn.Module):
                 writes = name.endswith(("out_proj", "fc2"))
                 module.weight.normal_(0, 0.02 / math.sqrt(residual_adds) if writes else 0.02)
 
-    def flops(self, options: StackOptions, context: int) -> float:
-        """Forward floating-point operations a position, `context` positions in view on average
-        (two per multiply-add; norms and activations are left out)."""
-        D = options.dim
-        total = 0.0
-        for letter in self.letters:
-            if letter in "tT":
-                window = options.attention.window
-                seen = context / 2 if window < 0 else min(context / 2, window + 1)
-                total += 8 * D * D + 4 * D * seen
-            else:
-                total += _mamba_flops(D, options.ssm)
-            if letter.isupper():
-                total += 6 * D * options.hidden
-        return total
+
+def stack_flops(layout: str, options: StackOptions, context: float) -> float:
+    """Forward floating-point operations a position of a stack at that context length in its own
+    positions (two per multiply-add; norms and activations are left out)."""
+    D = options.dim
+    total = 0.0
+    for letter in parse_layout(layout):
+        if letter in "tT":
+            window = options.attention.window
+            seen = context / 2 if window < 0 else min(context / 2, window + 1)
+            total += 8 * D * D + 4 * D * seen
+        else:
+            total += _mamba_flops(D, options.ssm)
+        if letter.isupper():
+            total += 6 * D * options.hidden
+    return total
 
 
 def _mamba_flops(D: int, o: SSMOptions) -> float:

@@ -1,16 +1,19 @@
 """Checkpoints: one folder a checkpoint, complete or not there at all.
 
     trainer/step-00000500/
-        model.safetensors      weights
+        model.safetensors      weights, whole: every other command needs them
         optimizer.safetensors  optimizer state, "PARAMETER/STATE" -> tensor
+        optimizer/             the same from an FSDP run, as torch.distributed.checkpoint shards
         state.json             step, data position, alarms, ..., size and SHA-256 of the other files
 
-safetensors and JSON only: resuming a foreign run directory runs none of its code. There is no
-random-number state to keep, because every step seeds its generators from (seed, step).
+Either kind is read back into any number of ranks. But for shards (whose index is a pickle: resume
+only your own) there is safetensors and JSON only. There is no random-number state to keep, because
+every step seeds its generators from (seed, step).
 """
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,10 +25,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bytelm.errors import CheckpointError
+from bytelm.training.distributed import Ranks, is_sharded, shard_like, whole
 from bytelm.training.files import new_folder, remove_folder
 from bytelm.training.optimizer import Optimizers
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+SHARDS = "optimizer"
 
 
 @dataclass
@@ -43,18 +48,29 @@ class Position:
 
 
 def save_checkpoint(
-    folder: Path, *, model: nn.Module, optimizers: Optimizers, position: Position
+    folder: Path, *, model: nn.Module, optimizers: Optimizers, position: Position, ranks: Ranks
 ) -> Path:
-    """Write trainer/step-N; -> its path. Either the whole folder appears, or nothing."""
+    """Write trainer/step-N; -> its path. Either the whole folder appears, or nothing.
+
+    All ranks call it together; rank 0 writes everything but the optimizer shards of other ranks.
+    """
     path = folder / f"step-{position.step:08d}"
-    if path.exists():
-        remove_folder(path)
-    with new_folder(path) as temporary:
-        save_weights(model, temporary / WEIGHTS)
-        _save(optimizers.state(), temporary / OPTIMIZER)
-        manifest = {name: _fingerprint(temporary / name) for name in (WEIGHTS, OPTIMIZER)}
-        state = {**asdict(position), "files": manifest}
-        (temporary / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    weights = gather_weights(model, ranks)
+    state = optimizers.state()
+    with new_folder(path, ranks) as temporary:
+        if is_sharded(model):
+            _save_shards(state, temporary / SHARDS)
+        if ranks.first:
+            save_tensors(weights, temporary / WEIGHTS)
+            if not is_sharded(model):
+                save_tensors(state, temporary / OPTIMIZER)
+            ranks.wait()
+            written = [file for file in temporary.rglob("*") if file.is_file()]
+            files = {str(file.relative_to(temporary)): _fingerprint(file) for file in written}
+            text = json.dumps({**asdict(position), "files": files}, indent=1)
+            (temporary / STATE).write_text(text, encoding="utf-8")
+        else:
+            ranks.wait()
     return path
 
 
@@ -64,9 +80,20 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if name in first}
 
 
-def save_weights(model: nn.Module, file: Path) -> None:
-    """Write the weights alone."""
-    _save(weights_of(model), file)
+def gather_weights(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
+    """The whole weights on rank 0, nothing on the others; all ranks call it together."""
+    gathered = {}
+    for name, tensor in weights_of(model).items():
+        full = whole(tensor)
+        if ranks.first:
+            gathered[name] = full
+    return gathered
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a safetensors file that everybody may read."""
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
+    file.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read_position(path: Path) -> Position:
@@ -80,7 +107,11 @@ def read_position(path: Path) -> Position:
 def load_tensors(path: Path, *, model: nn.Module, optimizers: Optimizers) -> None:
     """Fill model and optimizers from a checkpoint folder."""
     _copy_into(weights_of(model), path / WEIGHTS)
-    _copy_into(optimizers.state(), path / OPTIMIZER)
+    state = optimizers.state()
+    if (path / SHARDS).is_dir():
+        _load_shards(state, path / SHARDS)
+    else:
+        _copy_into(state, path / OPTIMIZER)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -141,14 +172,29 @@ def _copy_into(targets: Mapping[str, Tensor], file: Path) -> None:
             f"for example {missing[0]!r}"
         )
     for name, target in targets.items():
-        if target.shape != stored[name].shape:
+        if target.shape != stored[name].shape:  # of the whole tensor, also when it is sharded
             raise CheckpointError(
                 f"{file} does not fit the model: {name} is {tuple(stored[name].shape)} there and "
                 f"{tuple(target.shape)} here"
             )
-        target.copy_(stored[name])
+        target.copy_(shard_like(stored[name], target))
 
 
-def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
-    file.chmod(0o644)  # safetensors makes files that only their owner can read
+def _save_shards(state: dict[str, Tensor], folder: Path) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    dcp.save(state, checkpoint_id=folder)
+
+
+def _load_shards(state: dict[str, Tensor], folder: Path) -> None:
+    """Fill the tensors of `state` from shards that any number of ranks may have written."""
+    import torch.distributed as dist
+    import torch.distributed.checkpoint as dcp
+
+    alone = not (dist.is_available() and dist.is_initialized())
+    try:
+        with warnings.catch_warnings():  # it warns of a single process, which is meant here
+            warnings.filterwarnings("ignore", "torch.distributed is (disabled|unavailable)")
+            dcp.load(state, checkpoint_id=folder, no_dist=alone)
+    except dcp.api.CheckpointException as error:
+        raise CheckpointError(f"{folder} does not fit the model: {error}") from None

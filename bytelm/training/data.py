@@ -17,6 +17,7 @@ from bytelm.data import (
     Objective,
     Windows,
 )
+from bytelm.errors import DataError
 from bytelm.recipe import Recipe
 
 
@@ -56,8 +57,11 @@ class TrainingData:
         return Mixture(sources, weights=data.weights)
 
     def _open(self, paths: Sequence[str], *, shuffle: bool) -> Windows:
+        corpus = Corpus.open([find_data(path) for path in paths])
+        if corpus.total_bytes == 0:
+            raise DataError(f"{', '.join(paths)} is empty: there is not one byte to learn from")
         return Windows(
-            Corpus.open([find_data(path) for path in paths]),
+            corpus,
             length=self.objective.window_length(self.recipe.train.context_bytes),
             policy=self.recipe.data.policy,
             record_size=self.recipe.data.record_size,
@@ -71,6 +75,14 @@ def make_objective(recipe: Recipe) -> Objective:
     settings = recipe.objective.model_dump(exclude={"kind"})
     objective = OBJECTIVES[recipe.objective.kind](**settings)
     return replace(objective, seed=recipe.seed) if isinstance(objective, Fim) else objective
+
+
+def heldout_documents(recipe: Recipe) -> list[bytes]:
+    """The held-out documents of a recipe, whole; empty without held-out data."""
+    if not recipe.data.heldout:
+        return []
+    corpus = Corpus.open([find_data(path) for path in recipe.data.heldout])
+    return [document for i in range(len(corpus)) if (document := bytes(corpus.document(i)))]
 
 
 def find_data(path: str) -> str:

@@ -83,6 +83,32 @@ def wrap(model: nn.Module, kind: str, ranks: Ranks) -> nn.Module:
     return _shard(model, ranks)
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether each rank holds only a part of the weights."""
+    return any(type(p) is not nn.Parameter for p in model.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, gathered from the ranks if each holds a shard."""
+    if type(tensor) in (Tensor, nn.Parameter):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(tensor, DTensor)
+    return tensor.full_tensor()
+
+
+def shard_like(full: Tensor, reference: Tensor) -> Tensor:
+    """This rank's part of `full` (the same on every rank), laid out as `reference` is."""
+    if type(reference) in (Tensor, nn.Parameter):
+        return full
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(reference, DTensor)
+    mesh, placements = reference.device_mesh, reference.placements
+    return distribute_tensor(full, mesh, placements, src_data_rank=None)
+
+
 def accumulating(wrapped: nn.Module, *, last: bool) -> AbstractContextManager:
     """The context of one micro-batch: gradients travel between ranks after the last one only."""
     if isinstance(wrapped, nn.parallel.DistributedDataParallel) and not last:
@@ -99,4 +125,5 @@ def _shard(model: nn.Module, ranks: Ranks) -> nn.Module:
         if isinstance(module, nn.ModuleList):
             for block in module:
                 fully_shard(block, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model

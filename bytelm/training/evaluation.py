@@ -7,6 +7,7 @@ bytes, context carried over in overlapping windows) is the `bytelm eval` one, an
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -15,6 +16,7 @@ from bytelm.data.windows import Windows
 from bytelm.errors import TrainingError
 from bytelm.training.distributed import Ranks
 from bytelm.training.precision import autocast
+from bytelm.training.step import count_targets
 from bytelm.vocab import END
 
 
@@ -33,7 +35,7 @@ def heldout_bits_per_byte(
     for batch in _batches(windows, count=count, rows=rows, ranks=ranks):
         with autocast(ranks.device, dtype):
             output = model(batch.to(ranks.device))
-        here = int(torch.count_nonzero(batch.targets != IGNORE))
+        here = count_targets(batch)
         nats += float(output.loss) * here
         targets += here
     model.train(training)
@@ -53,6 +55,6 @@ def _batches(windows: Windows, *, count: int, rows: int, ranks: Ranks) -> Iterat
         first = start + ranks.rank * rows
         indices = [i for i in range(first, first + rows) if i < count]
         batch = windows.batch(indices or [0], epoch=0)
-        hidden = batch.targets == END
-        batch.targets.masked_fill_(hidden if indices else torch.ones_like(hidden), IGNORE)
-        yield batch
+        assert batch.targets is not None
+        hidden = (batch.targets == END) | (not indices)
+        yield replace(batch, targets=batch.targets.masked_fill(hidden, IGNORE))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bytelm.errors import TrainingError
+from bytelm.training.distributed import Ranks
 
 _TEMPORARY = ".tmp-"
 
@@ -36,21 +37,36 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill; on success it becomes `path` (which must not exist)."""
+def new_folder(path: Path, ranks: Ranks) -> Iterator[Path]:
+    """A temporary folder that all ranks fill; on success it becomes `path`, in one step.
+
+    A folder of that name is replaced.
+    """
     temporary = path.with_name(_TEMPORARY + path.name)
     with disk_errors(path):
-        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            temporary.mkdir(parents=True)
+            if ranks.first:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+            ranks.wait()
             yield temporary
-            for file in temporary.iterdir():
-                _flush(file)
-            _flush(temporary)
-            os.replace(temporary, path)
+            ranks.wait()
+            if ranks.first:
+                _seal(temporary, path)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        _flush(path.parent)
+            if ranks.first:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _seal(temporary: Path, path: Path) -> None:
+    """Flush all of a folder to the disk, then give it its name."""
+    for entry in temporary.rglob("*"):
+        _flush(entry)
+    _flush(temporary)
+    if path.exists():
+        remove_folder(path)
+    os.replace(temporary, path)
+    _flush(path.parent)
 
 
 def link_file(source: Path, path: Path) -> None:
@@ -67,7 +83,7 @@ def link_file(source: Path, path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that a kill in between never leaves it half there under its name."""
-    doomed = path.with_name(_TEMPORARY + path.name)
+    doomed = path.with_name(f"{_TEMPORARY}old-{path.name}")
     os.replace(path, doomed)
     shutil.rmtree(doomed)
 

@@ -5,7 +5,7 @@ no generator state to save and a resumed run repeats an uninterrupted one bit fo
 the sum over targets divided by the number of targets over all ranks and micro-batches, so
 accumulation and ranks change nothing; extra loss terms are averaged with the same weights. Weights
 are only ever updated after loss and gradient norm were found finite, so a diverged run's last state
-is still a good one. `train.max_minutes` counts wall time, evaluation included.
+is still a good one. `train.max_minutes` counts evaluation too, on the clock `train.clock` names.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from bytelm.training.build import as_recipe, build
 from bytelm.training.checkpoint import (
     WEIGHTS,
     Position,
+    gather_weights,
     latest_checkpoint,
     load_tensors,
     prune,
@@ -37,7 +38,7 @@ from bytelm.training.checkpoint import (
 )
 from bytelm.training.data import TrainingData
 from bytelm.training.display import Display
-from bytelm.training.distributed import Ranks, joined_ranks, wrap
+from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
 from bytelm.training.evaluation import heldout_bits_per_byte
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
@@ -94,7 +95,8 @@ class Trainer:
         step = self.position.step
         self.metrics = Metrics(run.metrics, step=step) if ranks.first else None
         self.saved_step = step if step else -1  # even an untrained model is saved in the end
-        self.clock = time.monotonic() - self.position.seconds  # when the run would have begun
+        self._now = time.process_time if recipe.train.clock == "cpu" else time.monotonic
+        self.clock = self._now() - self.position.seconds  # when the run would have begun
 
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""
@@ -109,6 +111,8 @@ class Trainer:
         )
         if checkpoint is not None:
             load_tensors(checkpoint, model=self.model, optimizers=self.optimizers)
+            if self.ranks.first:  # a kill may have come between the checkpoint and this
+                self.run.publish(checkpoint / WEIGHTS)
             self.display.message(f"resuming {self.run.path} after step {self.position.step}")
         if self.recipe.train.compile:
             self.model.compile()
@@ -124,7 +128,7 @@ class Trainer:
             forward_backward(self.model, micro, parts=1, dtype=dtype, ranks=alone)
             self.model.zero_grad(set_to_none=True)
 
-        return self.ranks.agree(resolve_dtype(recipe.train.dtype, self.ranks.device, trial))
+        return resolve_dtype(recipe.train.dtype, self.ranks, trial)
 
     def run_to_end(self, signals: StopSignals) -> int | None:
         """Train until a limit or a signal; -> the signal's number, if one came to any rank."""
@@ -147,7 +151,7 @@ class Trainer:
         train = self.recipe.train
         if train.steps is not None and self.position.step >= train.steps:
             return 1.0
-        self.position.seconds = self.ranks.agree(time.monotonic() - self.clock)
+        self.position.seconds = self.ranks.agree(self._now() - self.clock)
         return progress(self.position.step, train, seconds=self.position.seconds)
 
     def _stopping(self, signals: StopSignals) -> bool:
@@ -180,8 +184,7 @@ class Trainer:
     def _clip(self) -> float:
         """Scale the gradients to the recipe's norm; -> their norm before."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        norm = norm if type(norm) is Tensor else norm.full_tensor()
+        norm = whole(nn.utils.get_total_norm(gradients))
         if clip := self.recipe.optimizer.clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
         return float(norm)
@@ -194,10 +197,9 @@ class Trainer:
         for name, p in self.model.named_parameters():
             if p.grad is not None:
                 kinds.setdefault(self.model.parameter_role(name, p).kind, []).append(p.grad)
-        norms = {kind: nn.utils.get_total_norm(grads) for kind, grads in kinds.items()}
         return {
-            f"grad_norm/{kind}": float(norm if type(norm) is Tensor else norm.full_tensor())
-            for kind, norm in norms.items()
+            f"grad_norm/{kind}": float(whole(nn.utils.get_total_norm(gradients)))
+            for kind, gradients in kinds.items()
         }
 
     def _report(self, result: StepResult, norm, factor, telemetry, seconds, done) -> None:
@@ -243,23 +245,27 @@ class Trainer:
         self.display.message(f"step {position.step}: {bits:.4f} bits/byte held out")
         if position.best is None or bits < position.best:
             position.best = bits
+            weights = gather_weights(self.model, self.ranks)
             if self.ranks.first:
-                self.run.publish_best(recipe, self.model)
+                self.run.publish_best(recipe, self.model, weights)
 
     def save(self) -> None:
         """Write a checkpoint of this moment and make it the run's model; nothing if just done."""
         if self.saved_step == self.position.step:
             return
         self.position.alarms = asdict(self.alarms)
-        if self.ranks.first:
-            assert self.metrics is not None
+        if self.metrics is not None:
             self.metrics.flush()
-            folder = self.run.checkpoints
-            path = save_checkpoint(
-                folder, model=self.model, optimizers=self.optimizers, position=self.position
-            )
+        path = save_checkpoint(
+            self.run.checkpoints,
+            model=self.model,
+            optimizers=self.optimizers,
+            position=self.position,
+            ranks=self.ranks,
+        )
+        if self.ranks.first:
             self.run.publish(path / WEIGHTS)
-            prune(folder, keep=self.recipe.train.keep_last)
+            prune(self.run.checkpoints, keep=self.recipe.train.keep_last)
         self.saved_step = self.position.step
         self.ranks.wait()
 

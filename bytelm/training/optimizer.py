@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bytelm.arch.base import ByteModel
 from bytelm.recipe import AdamW as AdamWRecipe
 from bytelm.recipe import Muon as MuonRecipe
+from bytelm.training.distributed import shard_like, whole
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[w_MN]
         if not state:
             state["momentum"] = torch.zeros_like(w_MN)
+        assert w_MN.grad is not None
         momentum = state["momentum"].mul_(group["momentum"]).add_(w_MN.grad)
         direction = torch.add(w_MN.grad, momentum, alpha=group["momentum"])
         update = self._orthogonal(direction)
@@ -108,15 +110,8 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonal(self, direction: Tensor) -> Tensor:
         """`orthogonalise`, of the whole matrix also when each rank holds a shard of it."""
-        if type(direction) is Tensor:
-            return orthogonalise(direction.to(self.dtype)).to(direction.dtype)
-        from torch.distributed.tensor import DTensor, distribute_tensor
-
-        assert isinstance(direction, DTensor)
-        whole = orthogonalise(direction.full_tensor().to(self.dtype)).to(direction.dtype)
-        return distribute_tensor(
-            whole, direction.device_mesh, direction.placements, src_data_rank=None
-        )
+        update = orthogonalise(whole(direction).to(self.dtype)).to(direction.dtype)
+        return shard_like(update, direction)
 
 
 class Optimizers:

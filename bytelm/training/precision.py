@@ -13,6 +13,8 @@ from statistics import median
 
 import torch
 
+from bytelm.training.distributed import Ranks
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -21,19 +23,19 @@ def autocast(device: torch.device, dtype: str) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-def resolve_dtype(wanted: str, device: torch.device, trial: Callable[[str], object]) -> str:
-    """`wanted`, or the faster one for "auto".
+def resolve_dtype(wanted: str, ranks: Ranks, trial: Callable[[str], object]) -> str:
+    """`wanted`, or what rank 0 finds faster for "auto".
 
-    trial: runs one forward and backward pass in the dtype it is given.
+    trial: runs one forward and backward pass in the dtype it is given; all ranks run it together.
     """
     if wanted != "auto":
         return wanted
-    if not has_fast_bfloat16(device):
+    if not ranks.agree(has_fast_bfloat16(ranks.device)):
         return "float32"
-    if device.type == "cuda":
+    if ranks.device.type == "cuda":
         return "bfloat16"
     seconds = {dtype: _seconds(trial, dtype) for dtype in DTYPES}
-    return min(seconds, key=seconds.__getitem__)
+    return ranks.agree(min(seconds, key=seconds.__getitem__))
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

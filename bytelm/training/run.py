@@ -14,15 +14,18 @@ leaves a directory that loads and resumes.
 
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from bytelm import __version__
 from bytelm.arch.base import ByteModel
 from bytelm.errors import CheckpointError, RecipeError
 from bytelm.recipe import Recipe
-from bytelm.training.checkpoint import WEIGHTS, save_weights
+from bytelm.training.checkpoint import WEIGHTS, save_tensors
 from bytelm.training.files import is_vacant, link_file, sweep, write_file, write_text
 
 # sections in which a resumed run may differ from what it began with
@@ -65,13 +68,13 @@ class Run:
         """Make `weights` the run's model."""
         link_file(weights, self.path / WEIGHTS)
 
-    def publish_best(self, recipe: Recipe, model: ByteModel) -> None:
-        """Make the model as it is now the run's best."""
+    def publish_best(self, recipe: Recipe, model: ByteModel, weights: Mapping[str, Tensor]) -> None:
+        """Make the model with these weights the run's best."""
         best = self.path / "best"
         best.mkdir(exist_ok=True)
         sweep(best)
         write_description(best, recipe, model)
-        write_file(best / WEIGHTS, lambda temporary: save_weights(model, temporary))
+        write_file(best / WEIGHTS, lambda temporary: save_tensors(weights, temporary))
 
 
 def write_description(folder: Path, recipe: Recipe, model: ByteModel) -> None:

@@ -32,10 +32,10 @@ def forward_backward(
     model: nn.Module, batch: Batch, *, parts: int, dtype: str, ranks: Ranks
 ) -> StepResult:
     """Add the gradient of this rank's `batch`, cut into `parts` micro-batches, to the model."""
-    targets, raw_bytes = ranks.total([_targets(batch), batch.raw_bytes])
+    targets, raw_bytes = ranks.total([count_targets(batch), batch.raw_bytes])
     sums: dict[str, float | Tensor] = {"loss": 0.0, "objective": 0.0}
     for i, micro in enumerate(micro_batches(batch, parts)):
-        weight = _targets(micro) / max(targets, 1)
+        weight = count_targets(micro) / max(targets, 1)
         with accumulating(model, last=i == parts - 1):
             with autocast(ranks.device, dtype):
                 output = model(micro.to(ranks.device))
@@ -72,7 +72,8 @@ def micro_batches(batch: Batch, parts: int) -> Iterator[Batch]:
         yield replace(batch, raw_bytes=0, **{name: cut[i] for name, cut in tensors.items()})
 
 
-def _targets(batch: Batch) -> int:
+def count_targets(batch: Batch) -> int:
+    """How many positions of the batch carry loss."""
     assert batch.targets is not None, "a training batch has targets"
     return int(torch.count_nonzero(batch.targets != IGNORE))
 

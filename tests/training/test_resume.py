@@ -64,9 +64,11 @@ def test_killed_before_any_file_operation_then_resumed(uninterrupted, tmp_path, 
 
 def test_killed_again_and_again_while_resuming(uninterrupted, tmp_path):
     recipe, expected = uninterrupted
-    kills = 0
-    while train_until_killed(recipe, tmp_path / "run", operation=30, resume=True):
-        kills += 1
+    for kills in range(20):
+        # resuming alone takes a dozen operations, a checkpoint some fifteen
+        operation = 35 + 3 * (kills % 5)
+        if not train_until_killed(recipe, tmp_path / "run", operation=operation, resume=True):
+            break
     assert kills >= 2
     assert outcome(tmp_path / "run") == expected
 
