@@ -3,10 +3,10 @@
     python benchmarks/generation.py [--context 1024] [--bytes 64] [--batch 8] [--out FILE]
 
 Both sides write greedily from the same random prompts with the same random weights, in one
-process and one thread, with the same batch; the texts must be identical. Process CPU seconds are reported, because wall
-time on shared cores is noise. The reading of the prompt is part of both sides' time. Random
-weights make no difference to the work done, except that an untrained router cuts often, which is
-the worst case for the hierarchical model.
+process and one thread, with the same batch; the texts must be identical. Process CPU seconds are
+reported, because wall time on shared cores is noise. The reading of the prompt is part of both
+sides' time. Random weights make no difference to the work done, except that an untrained router
+cuts often, which is the worst case for the hierarchical model.
 """
 
 import argparse

@@ -115,7 +115,7 @@ def test_chunks_show_where_the_model_cuts(runs, bytelm, tmp_path):
     ("arguments", "message"),
     [
         (["eval", "{runs}/missing", "{runs}/text"], "no model at"),
-        (["eval", "{runs}/flat", "{runs}/missing"], "no file or folder"),
+        (["eval", "{runs}/flat", "{runs}/missing"], "missing"),
         (["score", "{runs}/flat", "{runs}/missing"], "No such file"),
         (["score", "{runs}/flat", os.devnull], "empty"),
         (["chunks", "{runs}/flat", "{runs}/text"], "no chunks"),
