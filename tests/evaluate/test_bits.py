@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from bytelm.arch.transformer import Transformer, TransformerConfig
+from bytelm.data import Corpus
+from bytelm.data.sources import MemorySource
 from bytelm.errors import DataError
 from bytelm.evaluate.bits import evaluate_bits
 from bytelm.evaluate.compressors import available, compressed_bits_per_byte, primed_bits_per_byte
@@ -101,15 +103,17 @@ def test_the_table_sorts_the_model_among_its_rivals():
     assert f"{len(TEXT):,} bytes in 1 documents" in lines[-1]
 
 
-def test_files_and_folders_become_documents(tmp_path):
+def test_documents_come_from_files_records_archives_and_corpora(tmp_path):
     (tmp_path / "sub").mkdir()
-    (tmp_path / ".hidden").write_bytes(b"no")
     (tmp_path / "sub" / "b.bin").write_bytes(b"\x00")
     (tmp_path / "a.txt").write_bytes(b"first")
-    assert read_documents([tmp_path]) == [b"first", b"\x00"]
-    assert read_documents([tmp_path / "a.txt", tmp_path / "a.txt"]) == [b"first", b"first"]
-    with pytest.raises(DataError, match="no file or folder"):
-        read_documents([tmp_path / "missing"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no files"):
-        read_documents([tmp_path / "empty"])
+    (tmp_path / "c.jsonl").write_text('{"body": "x"}\n{"body": "yz"}\n')
+    folder = str(tmp_path / "sub")
+    assert read_documents([str(tmp_path / "a.txt"), folder]) == [b"first", b"\x00"]
+    records = str(tmp_path / "c.jsonl")
+    assert read_documents([records], field="body") == [b"x", b"yz"]
+    assert read_documents([records], raw=True) == [(tmp_path / "c.jsonl").read_bytes()]
+    Corpus.build(MemorySource([b"one", b"", b"\xff"]), tmp_path / "corpus")
+    assert read_documents([str(tmp_path / "corpus")]) == [b"one", b"", b"\xff"]
+    with pytest.raises(DataError, match="missing"):
+        read_documents([str(tmp_path / "missing")])

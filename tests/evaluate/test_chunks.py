@@ -42,9 +42,9 @@ def test_bars_mark_the_stages_without_colour():
 
 
 def test_a_terminal_without_unicode_gets_escapes():
-    text = terminal_text(
-        "é→x\x1b[2J\xff".encode(), [[True] + [False] * 12], colour=False, encoding="ascii"
-    )
+    data = "é→x\x1b[2J\xff".encode()
+    stages = [[True] + [False] * (len(data) - 1)]
+    text = terminal_text(data, stages, colour=False, encoding="ascii")
     assert text.isascii() and "\x1b" not in text
 
 

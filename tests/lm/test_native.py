@@ -118,7 +118,7 @@ def test_fp32_models_agree_step_by_step_and_at_once():
 
 @pytest.mark.parametrize(("window", "stride"), [(0, None), (4, 5), (4, 0)])
 def test_impossible_windows_are_refused(window, stride):
-    model = strong(Transformer(TransformerConfig(layers=1, d_model=16, heads=2), VOCAB))
+    model = strong(Transformer, TransformerConfig(layers=1, d_model=16, heads=2))
     with pytest.raises(BytelmError, match=r"window|stride"):
         NativeLM(model, window=window, stride=stride)
 
