@@ -13,153 +13,35 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from bytelm.errors import RecipeError, unknown_name
+from bytelm.recipe_sections import (
+    KINDS,
+    WSD,
+    AdamW,
+    Causal,
+    Constant,
+    Cosine,
+    Count,
+    Data,
+    Evaluate,
+    FillInTheMiddle,
+    Log,
+    Model,
+    Muon,
+    Section,
+    Train,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from bytelm.arch.base import ArchConfig, ByteModel
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
-Paths = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Model(_Section):
-    """`arch` and, beside it, the fields of that architecture's `Config`."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-    arch: str
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything but `arch`."""
-        return dict(self.model_extra or {})
-
-
-class Data(_Section):
-    """What is trained and evaluated on: plain files, folders of files, or corpus directories."""
-
-    train: Annotated[Paths, Field(min_length=1)]
-    heldout: Paths = []
-    policy: Literal["concat", "pack", "document", "record"] = "concat"
-    record_size: AtLeastOne | None = None  # bytes, for policy "record"
-    weights: list[Positive] | None = None  # bytes drawn from each `train` path, in proportion
-
-
-class Causal(_Section):
-    """Predict each byte from the ones before it."""
-
-    kind: Literal["causal"] = "causal"
-
-
-class FillInTheMiddle(_Section):
-    """Causal over rearranged documents (Bavarian et al. 2022, arXiv:2207.14255)."""
-
-    kind: Literal["fim"]
-    rate: Fraction = 0.5  # share of pieces that are rearranged
-    spm_rate: Fraction = 0.5  # of those, share written suffix first
-    unit: Literal["byte", "codepoint"] = "byte"  # where a document may be cut
-    documents: AtLeastOne = 4  # pieces of a window that may be rearranged
-
-
-class AdamW(_Section):
-    """AdamW for every parameter."""
-
-    kind: Literal["adamw"]
-    lr: Positive = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    eps: Positive = 1e-8
-    clip: Annotated[float, Field(ge=0)] = 1.0  # largest gradient norm; 0 = no clipping
-
-
-class Muon(AdamW):
-    """Muon for hidden matrices, AdamW (`lr`, `betas`, `eps`) for everything else."""
-
-    kind: Literal["muon"]  # type: ignore[assignment]
-    muon_lr: Positive = 0.02
-    momentum: Fraction = 0.95
-
-
-class Constant(_Section):
-    """Warm up, then stay."""
-
-    kind: Literal["constant"]
-    warmup: Annotated[int | float, Field(ge=0)] = 0.02  # integer: steps; fraction: share of all
-
-
-class Cosine(Constant):
-    """Warm up, then half a cosine down to `final` times the learning rate."""
-
-    kind: Literal["cosine"]  # type: ignore[assignment]
-    final: Fraction = 0.1
-
-
-class WSD(Cosine):
-    """Warm up, stay, then 1 - sqrt(x) down to `final` over the last `decay` share."""
-
-    kind: Literal["wsd"]  # type: ignore[assignment]
-    decay: Fraction = 0.2
-    final: Fraction = 0.0
-
-
-class Train(_Section):
-    """How long, how much at a time, and on what. A run ends at whichever limit comes first."""
-
-    steps: AtLeastOne | None = None
-    max_minutes: Positive | None = None
-    batch_bytes: AtLeastOne = 8192  # bytes a step, over all ranks and micro-batches
-    context_bytes: AtLeastOne = 512  # bytes a window
-    accumulate: AtLeastOne = 1  # micro-batches a step
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    threads: Count = 0  # 0 = all cores
-    distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun
-    checkpoint_every: Count = 500  # steps; 0 = only at the end
-    keep_last: AtLeastOne = 2
-
-    @property
-    def batch_windows(self) -> int:
-        """Windows a step, over all ranks and micro-batches."""
-        return self.batch_bytes // self.context_bytes
-
-
-class Evaluate(_Section):
-    """Held-out bits per byte while training, over a fixed prefix of the held-out bytes."""
-
-    every: Count = 500  # steps; 0 = never
-    bytes: AtLeastOne = 65536
-    final: bool = True  # the whole held-out data at the end
-
-
-class Log(_Section):
-    """What goes into metrics.jsonl."""
-
-    every: AtLeastOne = 10  # steps between rows
-    telemetry: bool = True  # the model's own statistics and gradient norms by parameter kind
-
-
-_KINDS: dict[str, tuple[type[_Section], ...]] = {
-    "objective": (Causal, FillInTheMiddle),
-    "optimizer": (Muon, AdamW),
-    "schedule": (WSD, Cosine, Constant),
-}
-
-
-def _kind_of(section: type[_Section]) -> str:
-    return get_args(section.model_fields["kind"].annotation)[0]
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """The whole tree. Frozen; `override` makes a changed copy.
 
     >>> recipe = Recipe.from_dict({
@@ -193,9 +75,9 @@ class Recipe(_Section):
     def from_dict(cls, raw: Mapping[str, Any], *, overrides: Sequence[str] = ()) -> "Recipe":
         """The recipe of a nested dict; `RecipeError` says which setting is wrong and why."""
         tree = deepcopy(dict(raw))
-        for section, kinds in _KINDS.items():
+        for section, kinds in KINDS.items():
             if isinstance(tree.setdefault(section, {}), dict):
-                tree[section].setdefault("kind", _kind_of(kinds[0]))
+                tree[section].setdefault("kind", kind_of(kinds[0]))
         changes = dict(_parse_override(text) for text in overrides)
         _apply(tree, changes)
         try:
@@ -325,12 +207,12 @@ def _apply(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
 def _ineffective(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(setting, the switch that disables it, why) for each setting present without effect."""
     sections = {name: value for name, value in tree.items() if isinstance(value, dict)}
-    for section, kinds in _KINDS.items():
+    for section, kinds in KINDS.items():
         given = sections.get(section, {})
         users: dict[str, list[str]] = {}
         for kind in kinds:
             for field in kind.model_fields:
-                users.setdefault(field, []).append(_kind_of(kind))
+                users.setdefault(field, []).append(kind_of(kind))
         chosen = given.get("kind")
         for field in given:
             if chosen in users["kind"] and chosen not in users.get(field, users["kind"]):
@@ -357,6 +239,8 @@ def _ineffective_switches(
         yield "evaluate.bytes", "evaluate.every", "evaluate.every is 0 (no periodic evaluation)"
     if train.get("checkpoint_every") == 0 and "keep_last" in train:
         yield "train.keep_last", "train.checkpoint_every", "train.checkpoint_every is 0"
+    if train.get("max_minutes") is None and "clock" in train:
+        yield "train.clock", "train.max_minutes", "train.max_minutes is not set"
     if "record_size" in data and data.get("policy") != "record":
         yield "data.record_size", "data.policy", "data.policy is not 'record'"
     if "weights" in data and len(data.get("train", ())) == 1:
@@ -370,8 +254,8 @@ def _explain(
     lines = []
     for item in error.errors():
         location = [*prefix, *(str(part) for part in item["loc"])]
-        if location[0] in _KINDS:  # pydantic puts the kind, and union branches, into the path
-            kinds = [_kind_of(kind) for kind in _KINDS[location[0]]]
+        if location[0] in KINDS:  # pydantic puts the kind, and union branches, into the path
+            kinds = [kind_of(kind) for kind in KINDS[location[0]]]
             location = [location[0], *(part for part in location[1:] if part not in kinds)][:2]
         lines.append(_explain_one(item, location, allowed or _fields(location)))
     return "\n".join(dict.fromkeys(lines))
@@ -383,7 +267,7 @@ def _explain_one(item: Any, location: list[str], allowed: Iterable[str]) -> str:
         kind = f"setting of [{location[0]}]" if len(location) > 1 else "section"
         return unknown_name(kind, location[-1], allowed)
     if item["type"] == "union_tag_invalid":
-        kinds = [_kind_of(kind) for kind in _KINDS[location[0]]]
+        kinds = [kind_of(kind) for kind in KINDS[location[0]]]
         return unknown_name(f"{location[0]}.kind", given.get("kind"), kinds)
     if item["type"] == "missing":
         return f"{key} is required and missing"
@@ -395,7 +279,7 @@ def _fields(location: list[str]) -> set[str]:
     section = location[0]
     if len(location) == 1:
         return set(Recipe.model_fields)
-    if section in _KINDS:
-        return {field for kind in _KINDS[section] for field in kind.model_fields}
+    if section in KINDS:
+        return {field for kind in KINDS[section] for field in kind.model_fields}
     annotation = Recipe.model_fields[section].annotation
     return set(annotation.model_fields) if isinstance(annotation, type) else set()

@@ -119,8 +119,7 @@ class HNet(ByteModel):
 
     def parameter_role(self, name: str, parameter: Tensor) -> ParameterRole:
         stage = min(name.count("main_network."), self.config.stages)
-        multipliers = self.config.lr_multipliers
-        factor = multipliers[stage] if multipliers else 1.0
+        factor = self.config.stage_lr_multipliers[stage]
         if name == "embeddings.weight":
             return ParameterRole(kind="embedding", lr_multiplier=factor, decay=False)
         if name == "lm_head.weight":

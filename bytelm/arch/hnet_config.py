@@ -4,6 +4,8 @@ The checks live here, so that a wrong recipe is refused with the entry's name be
 made, and `arch/hnet.py` can be read beside the paper.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -34,7 +36,8 @@ class HNetConfig(ArchConfig):
     ratio_weight     alpha of the ratio loss
     anneal_from, anneal_fraction   N starts at anneal_from and reaches `target` linearly after that
                      fraction of training (steadier for small models); 0 = off
-    lr_multipliers   one a stage, embeddings and head take the first; empty = all 1
+    lr_multipliers   one a stage, embeddings and head take the first; empty = all 1; "published" =
+                     the paper's rule (`published_lr_multipliers`)
     released_ids     tables of the released checkpoints: 256 rows, of which 254 is BOS and 255 EOS;
                      bytes 0xFE and 0xFF then cannot be represented (they are never UTF-8)
     """
@@ -56,7 +59,7 @@ class HNetConfig(ArchConfig):
     ratio_weight: float = Field(0.03, ge=0)
     anneal_from: tuple[Annotated[float, Field(gt=1)], ...] = ()
     anneal_fraction: float = Field(0.0, ge=0, le=1)
-    lr_multipliers: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    lr_multipliers: tuple[Annotated[float, Field(gt=0)], ...] | Literal["published"] = ()
     released_ids: bool = False
 
     @property
@@ -82,6 +85,13 @@ class HNetConfig(ArchConfig):
         if bool(self.anneal_from) != bool(self.anneal_fraction):
             raise ValueError("anneal_from and anneal_fraction go together: set both or neither")
         return self
+
+    @property
+    def stage_lr_multipliers(self) -> tuple[float, ...]:
+        """One factor on the learning rate a stage."""
+        if self.lr_multipliers == "published":
+            return published_lr_multipliers(self.target, self.d_model)
+        return self.lr_multipliers or (1.0,) * (self.stages + 1)
 
     @property
     def boundary_rules(self) -> tuple[Boundaries, ...]:
@@ -115,6 +125,25 @@ class HNetConfig(ArchConfig):
         )
 
 
+def published_lr_multipliers(
+    target: Sequence[float], d_model: Sequence[int], *, bytes_per_token: float = 4.6
+) -> tuple[float, ...]:
+    """The paper's learning-rate modulation, one factor a stage (section 2.3):
+
+    sqrt(bytes_per_token * prod_{i>=s} N_i / prod_i N_i * D_S / D_s), where bytes_per_token is that
+    of the subword model whose learning rate is being carried over, and N_S = 1.
+
+    >>> [round(m, 2) for m in published_lr_multipliers([3, 3], [1024, 1024, 1536])]
+    [2.63, 1.52, 0.71]
+    """
+    ratios = [*target, 1.0]
+    whole = math.prod(ratios)
+    return tuple(
+        math.sqrt(bytes_per_token * math.prod(ratios[s:]) / whole * d_model[-1] / width)
+        for s, width in enumerate(d_model)
+    )
+
+
 def unnest(layout: Layout) -> list[str]:
     """The layout strings from encoder 0 inwards and out again to decoder 0: 2S + 1 of them.
 
@@ -137,7 +166,11 @@ def _stage_strings(strings: list[str], s: int) -> set[str]:
 
 
 def _check_lengths(config: HNetConfig, S: int) -> None:
-    per_stage = ("d_intermediate", "num_heads", "rotary_dim", "window", "lr_multipliers")
+    per_stage = ["d_intermediate", "num_heads", "rotary_dim", "window"]
+    if config.lr_multipliers != "published":
+        per_stage.append("lr_multipliers")
+    elif len(config.target) != S:
+        raise ValueError('lr_multipliers = "published" needs a target for every chunking stage')
     if len(config.d_model) != S + 1:
         raise ValueError(
             f"d_model has {len(config.d_model)} entries, the layout {config.layout} has {S + 1}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,10 @@ data = typer.Typer(no_args_is_help=True, help="Build a corpus from any files, or
 
 Field = Annotated[str, typer.Option(help="JSON or column name that holds a record's text.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Take every file as it stands, archives too.")]
+Sections = Annotated[
+    Literal["whole", "code", "each"],
+    typer.Option(help="Executables whole, cut into sections (each), or only their code."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -29,7 +33,12 @@ def build(
     group: Annotated[
         str | None, typer.Option(help="JSON or column name of what a split keeps together.")
     ] = None,
+    group_by_folder: Annotated[
+        bool,
+        typer.Option("--group-by-folder", help="A split keeps the files of a folder together."),
+    ] = False,
     raw: Raw = False,
+    sections: Sections = "whole",
     heldout: Annotated[
         float, typer.Option(help="Share of groups for OUT/heldout; the rest goes to OUT/train.")
     ] = 0.0,
@@ -47,7 +56,9 @@ def build(
     from bytelm.data.sources import Reading
 
     settings: dict[str, Any] = {
-        "reading": Reading(field=field, group=group, raw=raw),
+        "reading": Reading(
+            field=field, group=group, group_by_folder=group_by_folder, raw=raw, sections=sections
+        ),
         "deduplicate": deduplicate,
         "shard_bytes": shard_mib << 20,
         "overwrite": overwrite,
@@ -93,6 +104,7 @@ def inspect(
     paths: Annotated[list[str], typer.Argument(help="Corpora, files, folders, globs, hf:NAME.")],
     field: Field = "text",
     raw: Raw = False,
+    sections: Sections = "whole",
     sample_mib: Annotated[
         int, typer.Option(min=1, help="How much to compress and to count scripts over.")
     ] = 8,
@@ -103,7 +115,7 @@ def inspect(
     from bytelm.data.inspect import inspect as inspect_documents
     from bytelm.data.sources import Reading
 
-    documents = open_documents(paths, reading=Reading(field=field, raw=raw))
+    documents = open_documents(paths, reading=Reading(field=field, raw=raw, sections=sections))
     report = inspect_documents(documents, sample_bytes=sample_mib << 20)
     if json:
         print_json(report)

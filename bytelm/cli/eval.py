@@ -1,6 +1,5 @@
 """`bytelm eval`: bits per byte of a model on files, beside general compressors."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,10 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Model,
-    data: Annotated[list[Path], typer.Argument(help="Files or folders; a file is a document.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, patterns, archives, JSON lines, built corpora."),
+    ],
     more: MoreModels = None,
     how: How = "bayes",
     weights: Weights = None,
@@ -27,8 +29,14 @@ def evaluate(
         int | None, typer.Option(min=1, help="Bytes dropped when the window is full.")
     ] = None,
     primed: Annotated[
-        Path | None, typer.Option(help="Also xz and ppmd primed with this training text.")
+        str | None, typer.Option(help="Also xz and ppmd primed with this training text.")
     ] = None,
+    field: Annotated[
+        str, typer.Option(help="Where records (JSON, Parquet) keep the text.")
+    ] = "text",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Take archives and records as they stand, too.")
+    ] = False,
     threads: Threads = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
@@ -38,12 +46,12 @@ def evaluate(
     from bytelm.evaluate.documents import read_documents
     from bytelm.evaluate.report import table
 
-    documents = read_documents(data)
+    documents = read_documents(data, field=field, raw=raw)
     lm = open_model(model, more, how, weights, threads, window, stride)
     result = evaluate_bits(lm, documents)
     joined = b"".join(documents)
     figures = compressed_bits_per_byte(joined)
-    training = b"".join(read_documents([primed])) if primed else b""
+    training = b"".join(read_documents([primed], field=field, raw=raw)) if primed else b""
     primed_figures = primed_bits_per_byte(joined, training) if training else {}
     if json:
         named = {f"{name}_primed": figure for name, figure in primed_figures.items()}

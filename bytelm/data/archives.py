@@ -7,35 +7,25 @@ the nesting goes beyond `Limits`. Only regular members are read; links and devic
 Names are kept as metadata and never used as paths, so a name like ../../etc/passwd is harmless.
 """
 
-import bz2
-import gzip
 import io
-import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-import zstandard
-
+from bytelm.data.compression import BROKEN, SUFFIXES, decompressed
 from bytelm.data.sources import Document, Source
 from bytelm.errors import DataError
 
 _ZIP = (".zip", ".whl", ".jar", ".apk", ".npz", ".egg", ".aar", ".war", ".nupkg")
 _TAR = (".tar", ".tgz", ".tbz2", ".txz", ".crate", ".gem", ".whl.tar")
 _AR = (".deb", ".a", ".ar", ".udeb", ".lib")
-_STREAMS = (".gz", ".bz2", ".xz", ".zst", ".lzma")
 _BROKEN = (
+    *BROKEN,
     zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    zstandard.ZstdError,
     tarfile.TarError,
-    EOFError,
-    OSError,
     NotImplementedError,  # zipfile: a compression method it does not know
     RuntimeError,  # zipfile: an encrypted member
     UnicodeDecodeError,
@@ -121,7 +111,7 @@ class ArchiveSource(Source):
 
 def is_container(name: str) -> bool:
     """Whether files of this name are opened rather than taken as they stand."""
-    return name.lower().endswith((*_ZIP, *_TAR, *_AR, *_STREAMS))
+    return name.lower().endswith((*_ZIP, *_TAR, *_AR, *SUFFIXES))
 
 
 def _unpack(
@@ -136,10 +126,10 @@ def _unpack(
         members = _zip_members(stream, budget)
     elif lower.endswith(_AR):
         members = _ar_members(stream, budget)
-    elif lower.endswith(_TAR) or (f".{suffix}" in _STREAMS and stem.endswith(".tar")):
-        members = _tar_members(_decompressed(stream, lower), budget)
+    elif lower.endswith(_TAR) or (f".{suffix}" in SUFFIXES and stem.endswith(".tar")):
+        members = _tar_members(decompressed(stream, lower), budget)
     else:
-        data = budget.read(_decompressed(stream, lower))
+        data = budget.read(decompressed(stream, lower))
         members = iter([(name[: -len(suffix) - 1], data)])
     for member, data in members:
         budget.member()
@@ -149,20 +139,6 @@ def _unpack(
                 yield f"{member}!{inner}", inner_data
         else:
             yield member, data
-
-
-def _decompressed(stream: IO[bytes], lower: str) -> IO[bytes]:
-    """The stream behind the compression its name tells; as it is for a plain tar."""
-    if lower.endswith((".gz", ".tgz", ".crate")):
-        return gzip.GzipFile(fileobj=stream)  # type: ignore[return-value]
-    if lower.endswith((".bz2", ".tbz2")):
-        return bz2.BZ2File(stream)
-    if lower.endswith((".xz", ".txz", ".lzma")):
-        return lzma.LZMAFile(stream)
-    if lower.endswith(".zst"):
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return io.BufferedReader(reader)  # type: ignore[arg-type]
-    return stream
 
 
 def _zip_members(stream: IO[bytes], budget: _Budget) -> Iterator[tuple[str, bytes]]:

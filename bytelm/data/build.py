@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -29,6 +29,7 @@ from bytelm.data.corpus import (
     PathLike,
     hash_file,
 )
+from bytelm.data.magic import identify
 from bytelm.data.order import keys
 from bytelm.data.sources import Document, Reading, open_source
 from bytelm.errors import DataError
@@ -67,7 +68,7 @@ def build(
     """
     reading = reading or Reading()
     documents = iter(open_source(sources, reading=reading))
-    settings = {"deduplicate": deduplicate, "shard_bytes": shard_bytes, "field": reading.field}
+    settings = {"deduplicate": deduplicate, "shard_bytes": shard_bytes, "reading": asdict(reading)}
     with Writer(path, settings=settings, overwrite=overwrite) as writer:
         for document in documents:
             writer.add(document)
@@ -98,7 +99,7 @@ def build_split(
     reading = reading or Reading()
     source = open_source(sources, reading=reading)
     settings = {
-        **{"deduplicate": deduplicate, "shard_bytes": shard_bytes, "field": reading.field},
+        **{"deduplicate": deduplicate, "shard_bytes": shard_bytes, "reading": asdict(reading)},
         **{"heldout": heldout, "seed": seed},
     }
     parts = [Path(path) / "train", Path(path) / "heldout"]
@@ -177,7 +178,8 @@ class Writer:
                 return
             self._seen.add(digest.digest())
         self._write(document.data)
-        meta = {**document.meta, "sha256": digest.hexdigest()}
+        media = identify(document.data).format
+        meta = {"media": media, **document.meta, "sha256": digest.hexdigest()}
         row = {name: meta.get(name) for name in _COLUMNS}
         self._rows.append({**row, "offset": meta.get("offset"), "address": meta.get("address")})
         self._lengths.append(len(document.data))

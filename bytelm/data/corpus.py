@@ -139,6 +139,13 @@ class Corpus:
             start, i = end, i + 1
         return np.concatenate(pieces)
 
+    def locate(self, position: int) -> tuple[int, int]:
+        """(document, byte inside it) of a byte of the joined stream."""
+        if not 0 <= position < self.total_bytes:
+            raise IndexError(f"byte {position} of a corpus of {self.total_bytes}")
+        document = int(np.searchsorted(self.offsets, position, side="right")) - 1
+        return document, position - int(self.offsets[document])
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the content that does not depend on where the files are.

@@ -2,7 +2,8 @@
 
 Counts, sizes, the byte histogram, formats and duplicates are over everything. Scripts and
 compressibility are over the first `sample_bytes` of the joined documents, because counting
-characters and xz take seconds per megabyte; the report says how much that was.
+characters and xz take seconds per megabyte; the report says how much that was. Scripts are counted
+in documents that are UTF-8 as a whole, so that code does not pass for letters.
 """
 
 import gzip
@@ -40,6 +41,7 @@ class Inspection:
     _histogram: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     _seen: set[bytes] = field(default_factory=set)
     _sample: bytearray = field(default_factory=bytearray)
+    _text: bytearray = field(default_factory=bytearray)
 
     def add(self, document: Document) -> None:
         """Count one document."""
@@ -55,6 +57,7 @@ class Inspection:
         if is_utf8(data):
             self.utf8_documents += 1
             self.utf8_bytes += len(data)
+            self._text += data[: self.sample_bytes - len(self._text)]
         self._sample += data[: self.sample_bytes - len(self._sample)]
 
     def _count_duplicate(self, data: bytes) -> None:
@@ -84,7 +87,7 @@ class Inspection:
             "formats": dict(self.formats.most_common()),
             "architectures": dict(self.architectures.most_common()),
             "sample_bytes": len(sample),
-            "scripts": scripts(sample),
+            "scripts": scripts(bytes(self._text)),
             "bits_per_byte": compressibility(sample),
         }
 
@@ -125,12 +128,12 @@ def entropy(histogram: np.ndarray) -> float:
 
 
 def scripts(sample: bytes) -> dict[str, float]:
-    """Share of each writing system among the letters of the parts that are UTF-8.
+    """Share of each writing system among the letters of UTF-8 text.
 
-    >>> scripts("aбв".encode() + b"\\xff")
+    >>> scripts("aбв".encode())
     {'CYRILLIC': 0.6667, 'LATIN': 0.3333}
     """
-    # Bytes that are not UTF-8 become U+FFFD, which is no letter.
+    # The sample may end inside a character; U+FFFD, which it then becomes, is no letter.
     counts: Counter[str] = Counter()
     for character, count in Counter(sample.decode("utf-8", "replace")).items():
         if character.isalpha():

@@ -147,10 +147,8 @@ def _mz(data: bytes) -> Identity | None:
     if not data.startswith(b"MZ"):
         return None
     header = _unpack("<I", data, 0x3C)
-    if header is None or header < 4:
-        return Identity("dos-mz") if len(data) >= 28 else None
-    if data[header : header + 4] != b"PE\0\0":
-        return Identity("dos-mz")
+    if header is None or header < 4 or data[header : header + 4] != b"PE\0\0":
+        return Identity("dos-mz") if len(data) >= 28 and not looks_like_text(data) else None
     machine = _unpack("<H", data, header + 4)
     magic = _unpack("<H", data, header + 24)
     bits = {0x10B: 32, 0x20B: 64}.get(magic or 0)

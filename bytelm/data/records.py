@@ -5,18 +5,14 @@ spell, as their three-byte form, so that nothing is lost), byte columns stay as 
 libraries are used as readers only: their shuffling and resuming are not relied on.
 """
 
-import bz2
-import gzip
 import json
-import lzma
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
-import zstandard
-
+from bytelm.data.compression import BROKEN, decompressed
 from bytelm.data.sources import Document, Reading, Source
 from bytelm.errors import DataError, MissingExtraError, unknown_name
 
@@ -77,14 +73,14 @@ def _field(record: Any, name: str, *, where: str) -> Any:
 
 def _json_rows(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
     try:
-        with _open_text(path) as stream:
+        with path.open("rb") as file, decompressed(file, path.name) as stream:
             number = 0
             while line := stream.readline(_MAX_LINE):
                 number += 1
                 if line.strip():
                     yield f"line {number}", _parse(line, where=f"{path}, line {number}")
-    except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
-        raise DataError(f"{path} cannot be decompressed: {error}") from error
+    except BROKEN as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def _parse(line: bytes, *, where: str) -> Any:
@@ -92,14 +88,6 @@ def _parse(line: bytes, *, where: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON: {error}") from error
-
-
-def _open_text(path: Path) -> IO[bytes]:
-    suffix = path.suffix.lower()
-    if suffix == ".zst":
-        return zstandard.open(path, "rb")  # type: ignore[return-value]
-    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return openers.get(suffix, open)(path, "rb")  # type: ignore[operator,return-value]
 
 
 def _parquet_rows(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:

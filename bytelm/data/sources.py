@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bytelm.errors import DataError, unknown_name
 
@@ -80,12 +80,23 @@ class Reading:
 
     field     JSON or column name of the text of a record (dots go into nested objects)
     group     JSON or column name of what must stay together in a split; None: the record alone
+    group_by_folder  files of one folder stay together in a split, rather than each file alone
     raw       take every file as it stands, archives and records too
+    sections  executables whole, or cut into sections ("each"), or only those with instructions
     """
 
     field: str = "text"
     group: str | None = None
+    group_by_folder: bool = False
     raw: bool = False
+    sections: Literal["whole", "code", "each"] = "whole"
+
+    def __post_init__(self) -> None:
+        if self.sections not in _PARTS:
+            raise DataError(unknown_name("part of executables", self.sections, _PARTS))
+
+
+_PARTS = ("whole", "code", "each")
 
 
 def open_source(spec: object, *, reading: Reading | None = None) -> Source:
@@ -99,10 +110,19 @@ def open_source(spec: object, *, reading: Reading | None = None) -> Source:
     [b'x', b'y']
     """
     reading = reading or Reading()
+    source = _open(spec, reading=reading)
+    if reading.sections == "whole":
+        return source
+    from bytelm.data.binaries import SectionSource
+
+    return SectionSource(source, reading.sections)
+
+
+def _open(spec: object, *, reading: Reading) -> Source:
     if isinstance(spec, Source):
         return spec
     if isinstance(spec, list | tuple):
-        return ManySource(tuple(open_source(part, reading=reading) for part in spec))
+        return ManySource(tuple(_open(part, reading=reading) for part in spec))
     if not isinstance(spec, str | Path):
         raise DataError(
             f"a source is a path, a Source or a list of them, not {type(spec).__name__}"
@@ -135,10 +155,11 @@ def _open_file(path: Path, *, reading: Reading) -> Source:
     from bytelm.data import archives, records
 
     name = path.name.lower()
+    file = FileSource(path, group=str(path.parent) if reading.group_by_folder else None)
     if reading.raw:
-        return FileSource(path)
+        return file
     if records.is_records(name):
         return records.RecordSource(path, reading=reading)
     if archives.is_container(name):
         return archives.ArchiveSource(path)
-    return FileSource(path)
+    return file

@@ -1,24 +1,23 @@
-"""Documents to measure: the files that are named, and those below the folders that are."""
+"""Documents to measure, from whatever the data layer reads and from built corpora."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from bytelm.errors import DataError
+from bytelm.data import Corpus, Reading, open_source
 
 
-def read_documents(paths: Iterable[Path]) -> list[bytes]:
-    """Each file is one document, as it stands; a folder gives the files below it, by name, without
-    hidden ones."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            below = (p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file())
-            found = [path / p for p in below if not any(part.startswith(".") for part in p.parts)]
-            if not found:
-                raise DataError(f"the folder {path} holds no files")
-            files += found
-        elif path.is_file():
-            files.append(path)
+def read_documents(specs: Iterable[str], *, field: str = "text", raw: bool = False) -> list[bytes]:
+    """The documents of every spec, in order, in memory (compressors need all of them at once).
+
+    specs       paths and patterns as `bytelm.data.open_source` takes them, or built corpora
+    field, raw  as in `bytelm.data.Reading`
+    """
+    reading = Reading(field=field, raw=raw)
+    documents: list[bytes] = []
+    for spec in specs:
+        if (Path(spec) / "corpus.json").is_file():
+            corpus = Corpus.open(spec)
+            documents += (corpus.document(i).tobytes() for i in range(len(corpus)))
         else:
-            raise DataError(f"there is no file or folder {path}")
-    return [file.read_bytes() for file in files]
+            documents += (document.data for document in open_source(spec, reading=reading))
+    return documents

@@ -64,17 +64,17 @@ class Ensemble(ByteLM):
         return {name: i for name, i in first.items() if all(name in other for other in others)}
 
     def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context | None] | None = None
+        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
     ) -> EnsembleState:
         """Bytes of a context are read as text, so that they too move the weights of `bayes`; a
         context with special symbols is nothing a member gave a probability to: it moves none."""
-        contexts = [None] * len(prompts) if context is None else list(context)
+        contexts = [()] * len(prompts) if context is None else list(context)
         rows, leads, pinned = [], [], []
         for given, _ in zip(contexts, prompts, strict=True):
-            self.check_context(given or ())
-            text = all(isinstance(part, bytes) for part in given or ())
-            leads.append(b"".join(given or ()) if text else b"")  # type: ignore[arg-type]
-            pinned.append(None if text else given)
+            self.check_context(given)
+            text = all(isinstance(part, bytes) for part in given)
+            leads.append(b"".join(given) if text else b"")  # type: ignore[arg-type]
+            pinned.append(() if text else given)
             rows.append(_Row(given))
         states = tuple(lm.start_batch(leads, context=pinned) for lm in self.members)
         state = EnsembleState(self, states, tuple(rows))
@@ -155,7 +155,7 @@ def _weights(how: How, count: int, given: Sequence[float] | None) -> list[float]
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    context: Context | None
+    context: Context
     data: bytes = b""
     tally: Tally = Tally()  # log P where it is a sum over bytes: every rule but bayes
     base: float = 0.0  # bayes: log P of the context's bytes, which logprob leaves out

@@ -142,7 +142,7 @@ def generate_batch(
     seed: int = 0,
     utf8: bool = False,
     regex: str | bytes | None = None,
-    contexts: Sequence[Context | None] | None = None,
+    contexts: Sequence[Context] | None = None,
 ) -> list[Generated]:
     """Continue every prompt. Row i uses the seed `seed + i`, so it writes what
     `generate(lm, prompts[i], seed=seed + i)` writes.
@@ -225,7 +225,9 @@ def generate(
     """
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     writer = _Writer(seed, _constraint(prompt, utf8, regex), _stops(stop), max_bytes)
-    pieces = _pieces(writer, _run(lm, [prompt], [context], [writer], sampling))
+    pieces = _pieces(
+        writer, _run(lm, [prompt], None if context is None else [context], [writer], sampling)
+    )
     return pieces if stream else b"".join(pieces)
 
 
@@ -267,7 +269,7 @@ def _pieces(writer: _Writer, steps: Iterator[None]) -> Iterator[bytes]:
 def _run(
     lm: ByteLM,
     prompts: Sequence[bytes],
-    contexts: Sequence[Context | None] | None,
+    contexts: Sequence[Context] | None,
     writers: Sequence[_Writer],
     sampling: Sampling,
 ) -> Iterator[None]:
@@ -275,7 +277,7 @@ def _run(
     active = [i for i, writer in enumerate(writers) if not writer.finish]
     if not active:
         return
-    chosen = [None] * len(prompts) if contexts is None else contexts
+    chosen = [()] * len(prompts) if contexts is None else contexts
     state = lm.start_batch([prompts[i] for i in active], context=[chosen[i] for i in active])
     rows = [writers[i] for i in active]
     while True:

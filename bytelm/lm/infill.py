@@ -95,6 +95,7 @@ def infill(
     utf8: bool = False,
     order: Order = "psm",
     candidates: int = 64,
+    suffix_bytes: int = 256,
 ) -> bytes:
     """The bytes between `prefix` and `suffix`.
 
@@ -102,14 +103,22 @@ def infill(
     order        psm or spm, for models trained to infill
     candidates   for other models: how many middles are compared by their exact joint probability;
                  `temperature` then applies to the choice among them (0 = the most probable)
+    suffix_bytes for other models: they are compared by this much of the suffix, because each costs
+                 a forward over it
     """
     if order not in get_args(Order):
         raise BytelmError(unknown_name("order", order, get_args(Order)))
+    if candidates < 1 or suffix_bytes < 1 or max_bytes < 0:
+        raise BytelmError(
+            "candidates and suffix_bytes must be at least 1 and max_bytes at least 0, not "
+            f"{candidates}, {suffix_bytes} and {max_bytes}"
+        )
     template = find_template(lm)
     if template is None and suffix:
         sampling = Sampling(temperature=temperature or 1.0, top_k=top_k, top_p=top_p, min_p=min_p)
         middles = _propose(lm, prefix, suffix, max_bytes, sampling, seed, utf8)[:candidates]
-        return _choose(middles, score_middles(lm, prefix, suffix, middles), temperature, seed)
+        scores = score_middles(lm, prefix, suffix[:suffix_bytes], middles)
+        return _choose(middles, scores, temperature, seed)
     context: Context | None = None
     prompt = prefix
     if template is not None:

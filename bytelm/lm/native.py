@@ -72,7 +72,7 @@ class _Row:
     """One text: ids `head` (BOS and pinned context), then `text`; its first `lead` bytes are
     context too."""
 
-    context: Context | None
+    context: Context
     head: tuple[int, ...]
     reach: Reach
     text: bytes
@@ -157,9 +157,9 @@ class NativeLM(ByteLM):
         return self._specials
 
     def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context | None] | None = None
+        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
     ) -> NativeState:
-        contexts = [None] * len(prompts) if context is None else context
+        contexts = [()] * len(prompts) if context is None else context
         rows = []
         for prompt, given in zip(prompts, contexts, strict=True):
             row = self._open(given)
@@ -175,11 +175,11 @@ class NativeLM(ByteLM):
         return self.score_batch_with_end([data], contexts=None if context is None else [context])[0]
 
     def score_batch_with_end(
-        self, texts: Sequence[bytes], *, contexts: Sequence[Context | None] | None = None
+        self, texts: Sequence[bytes], *, contexts: Sequence[Context] | None = None
     ) -> list[Tensor]:
         """Full forwards over the windows of all texts, batched by length; equals feeding the texts
         byte by byte up to rounding."""
-        given = [None] * len(texts) if contexts is None else contexts
+        given = [()] * len(texts) if contexts is None else contexts
         rows = [self._open(context) for context in given]
         rows = [replace(r, text=r.text + t) for r, t in zip(rows, texts, strict=True)]
         scores = [torch.empty(len(text) + 1, dtype=torch.float64) for text in texts]
@@ -221,7 +221,7 @@ class NativeLM(ByteLM):
             raise BytelmError(
                 f"{type(self.model).__name__} has no chunks: only hierarchical models (hnet) cut"
             )
-        row = replace(self._open(None), text=data)
+        row = replace(self._open(), text=data)
         pieces: list[list[Tensor]] = []
         for s, lo, hi in self._reach.segments(1, len(data)):
             ids_BL, _ = self._pad([[*row.head, *data[s:hi]]])
@@ -230,9 +230,9 @@ class NativeLM(ByteLM):
             pieces.append([starts_BL[0, first:].cpu() for starts_BL in stages])
         return [torch.cat(stage) for stage in zip(*pieces, strict=True)]
 
-    def _open(self, context: Context | None) -> _Row:
+    def _open(self, context: Context = ()) -> _Row:
         """The row in which nothing but its context has been read."""
-        parts = [] if context is None else list(context)
+        parts = list(context)
         self.check_context(parts)
         bos = self.model.vocab.bos
         if all(isinstance(part, bytes) for part in parts):

@@ -86,9 +86,9 @@ class NgramLM(ByteLM):
         return cls([_Table.count(np.concatenate(part)) for part in keys])
 
     def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context | None] | None = None
+        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
     ) -> NgramState:
-        contexts = [None] * len(prompts) if context is None else context
+        contexts = [()] * len(prompts) if context is None else context
         rows = tuple(_Row(self._last(self._lead(given))) for given in contexts)
         return NgramState(self, rows).feed(prompts)
 

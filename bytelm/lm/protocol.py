@@ -97,7 +97,7 @@ class ByteLM(ABC):
 
     @abstractmethod
     def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context | None] | None = None
+        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
     ) -> BatchState:
         """A state of one row a prompt; context[b] stands before prompts[b] and is not scored."""
 
@@ -122,11 +122,11 @@ class ByteLM(ABC):
         return torch.stack(rows)
 
     def score_batch_with_end(
-        self, texts: Sequence[bytes], *, contexts: Sequence[Context | None] | None = None
+        self, texts: Sequence[bytes], *, contexts: Sequence[Context] | None = None
     ) -> list[Tensor]:
         """`score_with_end` of every text, in order: the batched twin, which faster models override
         to read many texts at once."""
-        given = [None] * len(texts) if contexts is None else contexts
+        given = [()] * len(texts) if contexts is None else contexts
         return [
             self.score_with_end(text, context=context)
             for text, context in zip(texts, given, strict=True)

@@ -23,7 +23,7 @@ class Unscored:
     """The bytes data[start:] after `context` and data[:start], not scored yet."""
 
     lm: ByteLM
-    context: Context | None
+    context: Context
     data: bytes
     start: int
 

@@ -5,7 +5,7 @@ no generator state to save and a resumed run repeats an uninterrupted one bit fo
 the sum over targets divided by the number of targets over all ranks and micro-batches, so
 accumulation and ranks change nothing; extra loss terms are averaged with the same weights. Weights
 are only ever updated after loss and gradient norm were found finite, so a diverged run's last state
-is still a good one. `train.max_minutes` counts wall time, evaluation included.
+is still a good one. `train.max_minutes` counts evaluation too, on the clock `train.clock` names.
 """
 
 import hashlib
@@ -80,7 +80,8 @@ class Trainer:
     """One run in progress. `run_to_end` is the whole loop."""
 
     def __init__(self, recipe: Recipe, run: Run, ranks: Ranks):
-        began = time.monotonic()
+        self._now = time.process_time if recipe.train.clock == "cpu" else time.monotonic
+        began = self._now()
         self.recipe, self.run, self.ranks = recipe, run, ranks
         if run.exists:
             check_resumable(recipe, run)
@@ -151,7 +152,7 @@ class Trainer:
         train = self.recipe.train
         if train.steps is not None and self.position.step >= train.steps:
             return 1.0
-        self.position.seconds = self.ranks.agree(time.monotonic() - self.clock)
+        self.position.seconds = self.ranks.agree(self._now() - self.clock)
         return progress(self.position.step, train, seconds=self.position.seconds)
 
     def _stopping(self, signals: StopSignals) -> bool:

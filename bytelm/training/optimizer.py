@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from bytelm.arch.base import ByteModel
-from bytelm.recipe import AdamW as AdamWRecipe
-from bytelm.recipe import Muon as MuonRecipe
+from bytelm.recipe_sections import AdamW as AdamWRecipe
+from bytelm.recipe_sections import Muon as MuonRecipe
 from bytelm.training.distributed import shard_like, whole
 
 

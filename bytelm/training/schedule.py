@@ -8,13 +8,13 @@ learning rate of zero.
 
 import math
 
-from bytelm.recipe import WSD, Constant, Cosine, Train
+from bytelm.recipe_sections import WSD, Constant, Cosine, Train
 
 
 def progress(step: int, train: Train, *, seconds: float = 0.0) -> float:
     """How much of training is done in the middle of step `step` (0-based), 0 to 1.
 
-    seconds: wall time used so far, over all resumed parts of the run.
+    seconds: used so far on the recipe's clock, over all resumed parts of the run.
 
     >>> progress(0, Train(steps=10)), progress(9, Train(steps=10))
     (0.05, 0.95)

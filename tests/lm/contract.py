@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from hypothesis import strategies as st
 
+from bytelm.arch.base import ArchConfig, ByteModel
 from bytelm.arch.hnet import HNet
 from bytelm.arch.hnet_config import HNetConfig, unnest
 from bytelm.arch.transformer import Transformer, TransformerConfig
@@ -32,21 +33,20 @@ class Case:
     tolerance: float = 1e-9
 
 
-def strong(model: torch.nn.Module) -> torch.nn.Module:
-    """`model` in fp64 with large random matrices, so that every part of it moves the logits."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.double().parameters():
+def strong(kind: type[ByteModel], config: ArchConfig) -> ByteModel:
+    """A model in fp64 with large random matrices, so that every part of it moves the logits."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        model = kind(config, ByteVocab()).double()
+        for parameter in model.parameters():
             if parameter.ndim == 2:
-                scale = 2.0 / parameter.shape[1] ** 0.5
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+                parameter.normal_(std=2.0 / parameter.shape[1] ** 0.5)
     return model
 
 
 def transformer(*, layers: int = 2, window: int = 10, stride: int = 4) -> NativeLM:
     config = TransformerConfig(layers=layers, d_model=16, heads=2, hidden=32)
-    model = strong(Transformer(config, ByteVocab()))
-    return NativeLM(model, window=window, stride=stride)
+    return NativeLM(strong(Transformer, config), window=window, stride=stride)
 
 
 def hnet(layout: list, *, boundaries: str = "learned") -> NativeLM:
@@ -61,12 +61,13 @@ def hnet(layout: list, *, boundaries: str = "learned") -> NativeLM:
         boundaries=[boundaries] * stages,
         target=[3] * stages,
     )
-    return NativeLM(strong(HNet(config, ByteVocab())), window=12, stride=5)
+    return NativeLM(strong(HNet, config), window=12, stride=5)
 
 
-def ngram(
-    text: bytes = b"she sells sea shells by the sea shore. \xff\x00na\xc3\xafve", order: int = 3
-):
+SHELLS = b"she sells sea shells by the sea shore. \xff\x00na\xc3\xafve"
+
+
+def ngram(text: bytes = SHELLS, order: int = 3) -> NgramLM:
     return NgramLM.train([text, text[::-1]], order=order)
 
 

@@ -10,7 +10,7 @@ from bytelm.lm.protocol import ByteLM
 from tests.lm.contract import CASES, Case
 
 pytestmark = pytest.mark.filterwarnings("error")
-few = settings(max_examples=8, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=5, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bytelm import registry
-from bytelm.recipe import AdamW as AdamWRecipe
-from bytelm.recipe import Muon as MuonRecipe
+from bytelm.recipe_sections import AdamW as AdamWRecipe
+from bytelm.recipe_sections import Muon as MuonRecipe
 from bytelm.training.optimizer import Muon, Optimizers, orthogonalise, parameter_groups
 from bytelm.vocab import ByteVocab
 

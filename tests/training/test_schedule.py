@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bytelm.recipe import WSD, Constant, Cosine, Train
+from bytelm.recipe_sections import WSD, Constant, Cosine, Train
 from bytelm.training.schedule import lr_factor, progress
 
 
