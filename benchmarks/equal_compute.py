@@ -1,0 +1,97 @@
+"""Byte architectures at equal compute: bits per byte after the same CPU seconds on one thread.
+
+    python -m benchmarks.equal_compute [--seconds 100] [--seeds 3] [--runs DIR]
+
+Every model trains on the bundled prose with the settings of its recipe (same optimizer, batch and
+context) until this process's CPU clock says stop; then all held-out bytes are scored in the
+training's windows. Finished runs are kept under --runs and not repeated. The table is written as it
+comes out.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.common import store
+
+RECIPES = {
+    "flat Transformer": "transformer-tiny",
+    "windowed Transformer (128)": "transformer-window-tiny",
+    "MambaByte": "mambabyte-tiny",
+    "H-Net, learned": "hnet-tiny",
+    "H-Net, space": "hnet-space-tiny",
+    "H-Net, fixed 5": "hnet-fixed-tiny",
+}
+
+
+def train(recipe: str, seed: int, seconds: float, runs: Path) -> dict[str, float]:
+    """One run in a process of its own; -> its figures."""
+    run = runs / f"{recipe}-{seconds:g}s-seed{seed}"
+    done = run / "equal_compute.json"
+    if not done.exists():
+        overrides = [
+            f"seed={seed}",
+            f"train.max_minutes={seconds / 60}",
+            "train.clock=cpu",
+            "train.threads=1",
+            "train.dtype=bfloat16",
+            "train.checkpoint_every=0",
+            "evaluate.every=1000000000",  # only at the end, over all held-out bytes
+            "evaluate.bytes=1000000000",
+        ]
+        script = (
+            "import sys, bytelm; from bytelm.recipe import Recipe;"
+            "bytelm.train(Recipe.load(sys.argv[1], overrides=sys.argv[3:]), run_dir=sys.argv[2])"
+        )
+        command = [sys.executable, "-c", script, recipe, str(run), *overrides]
+        subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+        done.write_text(json.dumps(figures(run, seconds)))
+    return json.loads(done.read_text())
+
+
+def figures(run: Path, seconds: float) -> dict[str, float]:
+    """Held-out bits per byte, training bytes per CPU second, mean chunk length of the last rows."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    training = [r for r in rows if "loss" in r]
+    tail = training[-max(1, len(training) // 5) :]
+    found = {
+        "bits_per_byte": next(r for r in rows[::-1] if "heldout_bits_per_byte" in r)[
+            "heldout_bits_per_byte"
+        ],
+        "bytes_per_second": training[-1]["bytes_seen"] / seconds,
+    }
+    if "stage0/chunk_bytes" in training[-1]:
+        found["chunk_bytes"] = statistics.mean(r["stage0/chunk_bytes"] for r in tail)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path(tempfile.gettempdir()) / "equal-compute")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in RECIPES}
+    for seed in range(options.seeds):  # seeds outermost: drift of the machine hits all alike
+        for name, recipe in RECIPES.items():
+            found[name].append(train(recipe, seed, options.seconds, options.runs))
+    table: list[list[object]] = [
+        ["model", "bits/byte (seeds)", "kB per CPU second", "bytes a chunk"]
+    ]
+    for name, results in found.items():
+        bits = [r["bits_per_byte"] for r in results]
+        spread = ", ".join(f"{b:.3f}" for b in bits)
+        speed = statistics.mean(r["bytes_per_second"] for r in results) / 1000
+        chunks = [r["chunk_bytes"] for r in results if "chunk_bytes" in r]
+        length = f"{statistics.mean(chunks):.2f}" if chunks else "1"
+        table.append([name, f"**{statistics.mean(bits):.3f}** ({spread})", f"{speed:.1f}", length])
+    store("equal_compute", {"seconds": options.seconds, "runs": found}, table)
+
+
+if __name__ == "__main__":
+    main()

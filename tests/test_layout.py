@@ -1,0 +1,146 @@
+"""The house rules that packaging and architecture depend on."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "bytelm").rglob("*.py"))
+
+# Each part may import these parts of bytelm (and itself); DESIGN: imports run one way.
+_BASE = {"vocab", "errors"}
+ALLOWED = {
+    "vocab": {"errors"},
+    "errors": set(),
+    "data": _BASE | {"nn"},
+    "nn": _BASE,
+    "tokenizer": _BASE | {"data"},
+    "arch": _BASE | {"data", "nn"},
+    "registry": _BASE,
+    "recipe": _BASE | {"registry", "arch", "recipe_sections"},
+    "recipe_sections": _BASE,
+    "training": _BASE | {"data", "arch", "registry", "recipe", "recipe_sections", "lm"},
+    "lm": _BASE | {"data", "recipe"},
+    "exact": _BASE | {"lm", "nn", "tokenizer"},
+    "evaluate": _BASE | {"lm", "data"},
+    "hub": _BASE | {"arch", "nn", "data", "lm"},
+}
+MORE = {  # single modules that may reach further
+    "lm/native.py": {"arch"},
+    "lm/load.py": {"exact", "arch", "registry", "training"},
+    "evaluate/chunks.py": {"arch"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Parts of bytelm that a module imports while it runs (type-checking imports do not count)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bytelm."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("bytelm.")}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+    relative = path.relative_to(ROOT / "bytelm")
+    part = relative.parts[0].removesuffix(".py")
+    if part in ("cli", "__init__", "__main__"):
+        return
+    allowed = ALLOWED[part] | {part} | MORE.get(relative.as_posix(), set())
+    assert imports_of(path) <= allowed
+
+
+def test_asset_folders_hold_no_python():
+    for folder in ("models", "tokenizers", "data"):
+        assert not list((ROOT / folder).rglob("*.py"))
+
+
+def test_bundled_data_stays_small():
+    assert sum(p.stat().st_size for p in (ROOT / "data").rglob("*") if p.is_file()) <= 8 << 20
+
+
+def test_no_source_file_outgrows_a_reader():
+    for path in SOURCES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def test_help_and_public_names_need_no_torch():
+    blocker = (
+        "import sys, importlib.abc\n"
+        "class Block(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        heavy = ('torch', 'numpy', 'transformers', 'datasets', 'numba', 'pyarrow')\n"
+        "        if name.split('.')[0] in heavy:\n"
+        "            raise ImportError('blocked: ' + name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "import bytelm\n"
+        "assert 'ByteLM' in dir(bytelm)\n"
+        "from bytelm.cli.app import run\n"
+        "run(sys.argv[1:])\n"
+    )
+    commands = [["--help"], ["train", "--help"], ["tokenizer", "--help"], ["generate", "--help"]]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", blocker, *command], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Usage: bytelm" in done.stdout
+
+
+def test_every_public_name_resolves():
+    import bytelm
+
+    for name in bytelm.__all__:
+        assert getattr(bytelm, name) is not None
+    with pytest.raises(AttributeError, match="generate"):
+        bytelm.no_such_name  # noqa: B018
+
+
+def test_the_wheel_names_its_recipes_and_only_bytelm():
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'packages = ["bytelm"]' in text and '"models" = "bytelm/_recipes"' in text
+
+
+def test_every_recipe_is_valid_and_has_a_card():
+    from bytelm.recipe import Recipe
+
+    names = [p.stem for p in (ROOT / "models").glob("*.toml")]
+    assert {"hnet-tiny", "hnet-small", "transformer-tiny", "mambabyte-tiny"} <= set(names)
+    for name in names:
+        recipe = Recipe.load(ROOT / "models" / f"{name}.toml")
+        assert name.startswith((recipe.model.arch, "mambabyte")), name
+        assert (ROOT / "models" / f"{name}.md").is_file(), f"{name} has no card"
+
+
+def test_readme_commands_exist():
+    """Every `bytelm COMMAND` and `--option` that the README shows is a real one."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for line in re.findall(r"^(?:bytelm|python train\.py) .*$", readme, flags=re.M):
+        words = line.split("#")[0].split()
+        command = ["train"] if words[0] == "python" else [w for w in words[1:3] if w.isalpha()]
+        command = command[: 2 if command[0] in ("data", "tokenizer") else 1]
+        done = subprocess.run(
+            [sys.executable, "-m", "bytelm", *command, "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, line
+        for option in re.findall(r"--[a-z][a-z0-9-]+", line):
+            assert option in done.stdout, f"{line}: no {option}"
