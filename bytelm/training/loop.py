@@ -40,6 +40,7 @@ from bytelm.training.data import TrainingData
 from bytelm.training.display import Display
 from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
 from bytelm.training.evaluation import heldout_bits_per_byte
+from bytelm.training.memory import keep_freed_memory
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.precision import DTYPES, resolve_dtype
@@ -64,6 +65,7 @@ def train(
     """
     recipe = as_recipe(recipe, overrides=overrides)
     _set_threads(recipe.train.threads)
+    keep_freed_memory()
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         path = Path(run_dir) if run_dir is not None else None
