@@ -1,7 +1,8 @@
 """Keep freed memory for the next step instead of giving it back to the system.
 
-glibc returns every block above 32 MiB, and the top of its heap, at once; a training step then spends
-a tenth of its time on page faults for tensors it had a moment ago. Other allocators are left alone.
+glibc returns every block above 32 MiB, and the top of its heap, at once; a training step then
+takes a tenth of its time for page faults on tensors it had a moment ago. Other allocators are left
+alone.
 """
 
 import ctypes
