@@ -1,6 +1,7 @@
 """A run that is killed anywhere and resumed equals one that never was, bit for bit."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from bytelm.training import files, train
 from bytelm.training import loop as loop_module
+from bytelm.training.metrics import read_metrics
 from tests.training.runs import outcome, tiny_recipe
 
 # the operations by which files come to be; a kill just before each of them is tried
@@ -123,25 +125,35 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(
 
 
 @pytest.mark.slow
-def test_twenty_kills_from_outside_at_random_times(tmp_path):
-    overrides = ["train.steps=400", "evaluate.every=40", "train.checkpoint_every=15"]
+def test_six_kills_from_outside_at_random_times(tmp_path):
+    overrides = ["train.steps=130", "evaluate.every=40", "train.checkpoint_every=10"]
     recipe = tiny_recipe(tmp_path, *overrides)
     expected = outcome(train(recipe, run_dir=tmp_path / "whole"))
-    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    off = ["evaluate.final=false"]
+    (tmp_path / "recipe.toml").write_text(recipe.override(off).to_toml())
+    run = tmp_path / "run"
     command = [sys.executable, "-m", "bytelm", "train", str(tmp_path / "recipe.toml")]
-    command += ["--run", str(tmp_path / "run"), "--resume"]
+    command += ["--run", str(run), "--resume"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    chance = random.Random(0)
     kills = 0
-    for trial in range(100):
+    for trial in range(7):
+        # killed a random moment after it has trained on from where the last one was
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 4 + 0.37 * (trial % 5)
-        while process.poll() is None and time.monotonic() < deadline:
+        wanted = last_step(run) + chance.randrange(8, 20)
+        while process.poll() is None and (trial == 6 or last_step(run) < wanted):
             time.sleep(0.01)
-        if process.poll() is not None:
-            assert process.returncode == 0
-            break
         process.kill()
-        process.wait()
-        kills += 1
-    assert kills > 0
-    assert outcome(tmp_path / "run") == expected
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 6
+    assert process.returncode == 0
+    assert outcome(run)[0] == expected[0]
+    assert outcome(run)[1] == expected[1]
+
+
+def last_step(run: Path) -> int:
+    """The step of the last whole row, 0 before any."""
+    try:
+        return max((row["step"] for row in read_metrics(run / "metrics.jsonl")), default=0)
+    except FileNotFoundError:
+        return 0
