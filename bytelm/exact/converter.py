@@ -27,7 +27,7 @@ from torch import Tensor
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.exact.canonical_lm import CanonicalLM
 from bytelm.exact.encoders import CallableEncoder, Encoder
-from bytelm.exact.row import Pruning, Row, open_rows
+from bytelm.exact.row import Pruning, Row, open_rows, rehearse
 from bytelm.exact.skeleton import Skeleton
 from bytelm.exact.token_lm import TokenLM
 from bytelm.exact.trunks import TrunkTree, evaluate
@@ -37,6 +37,7 @@ from bytelm.lm.protocol import BatchState, ByteLM, Context
 Mode = Literal["all", "canonical", "canonicalised"]
 _MODES = ("all", "canonical", "canonicalised")
 _ROWS_A_CALL = 256  # rows of a known text evaluated together: bounds the logits held at once
+_REHEARSALS = 6  # rounds of looking for what else a beam will open in a known text
 _FORESEEN = 8  # shortest known text for which mode "all" evaluates the canonical trunks up front
 
 
@@ -219,9 +220,7 @@ def advance(
     for start in range(0, longest, size):
         chunks = [piece[start : start + size] for piece in data]
         paths = _foresee(rows, chunks)
-        held = evaluate(  # keeps the distributions alive while this chunk is read
-            trunk for path in paths for skeleton in path[:-1] for trunk, _ in skeleton.here()
-        )
+        held = _evaluate_ahead(rows, chunks, paths)
         for i in range(max(map(len, chunks))):
             active = [b for b, chunk in enumerate(chunks) if i < len(chunk)]
             open_rows([rows[b] for b in active])
@@ -231,6 +230,24 @@ def advance(
                     trace.append(rows[b].logprob)
         del held
     return rows
+
+
+def _evaluate_ahead(
+    rows: Sequence[Row], chunks: Sequence[bytes], paths: Sequence[list[Skeleton]]
+) -> list[Distribution]:
+    """Evaluate what reading the chunks will ask for, in few calls: the foreseen trunks, then, for a
+    beam, what it opens besides, which a rehearsal finds a few at a time. The distributions live as
+    long as the list that is returned."""
+    held = evaluate(
+        trunk for path in paths for skeleton in path[:-1] for trunk, _ in skeleton.here()
+    )
+    beams = [b for b, path in enumerate(paths) if path and rows[b].pruning is not None]
+    for _ in range(_REHEARSALS):
+        missing = [trunk for b in beams for trunk in rehearse(rows[b], chunks[b])]
+        if not missing:
+            break
+        held += evaluate(missing)
+    return held
 
 
 def _foresee(rows: Sequence[Row], chunks: Sequence[bytes]) -> list[list[Skeleton]]:

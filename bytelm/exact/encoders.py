@@ -6,7 +6,7 @@ token strings spell them and are what the tokenizer writes before this cut for s
 the window stays short? The families differ in both:
 
 - byte-pair merges behind a regular expression: the expression is the tokenizer's own, tried with
-  the witnesses of `witness.py`; inside one of its pieces every prefix of an encoding is an encoding.
+  the witnesses of `witness.py`; inside a piece every prefix of an encoding is an encoding.
 - character tokenizers with byte fallback (SentencePiece), greedy longest match, and byte-pair
   merges without an expression: the encoding of a prefix is a prefix of the encoding, so there is
   one trunk a cut, and what all live trunks share is settled.
@@ -63,7 +63,8 @@ _CUTS = (
 )
 _PROBES = (
     "ab cd", "a. bc", "a, b", "it's we", "x) (y z", "a\n b", "1 a", "é à", "ab12cd", "a1b22c333d",
-    "v2.0a", "HTMLParser2x", "a\n\nb", "word\n", "x1\n y\n", "a\n  b", "你好，世界。再见", "カ。ナ", "don't go1",
+    "v2.0a", "HTMLParser2x", "a\n\nb", "word\n", "x1\n y\n", "a\n  b", "你好，世界。再见", "カ。ナ",
+    "don't go1",
     "a  b c", "12 ab", "_a1 b2_", "#1a b", "\t a b", "-- a", "“a” b", "a'1b", "a\n\n\n b", "a\n. b",
 )  # fmt: skip
 

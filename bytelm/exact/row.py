@@ -292,6 +292,25 @@ def open_rows(rows: Sequence[Row]) -> None:
         row.open(kept, [next(distributions) for _ in kept], pruned)
 
 
+def rehearse(row: Row, data: bytes) -> list[Trunk]:
+    """Trunks that a beam over the known bytes `data` would open but which are not evaluated yet, as
+    far as can be told without them. Nothing is evaluated and `row` is left as it is."""
+    missing: list[Trunk] = []
+    copy = Row(row.branches, starts=row.starts, pruning=row.pruning, log_lower=row.log_lower)
+    copy.opened = row.opened
+    for byte in data:
+        if copy.opened is None:
+            kept, pruned = copy.candidates()
+            known = [(trunk, ends, trunk.current()) for trunk, ends in kept]
+            missing += [trunk for trunk, _, distribution in known if distribution is None]
+            ready = [(trunk, ends, d) for trunk, ends, d in known if d is not None]
+            copy.open([(t, ends) for t, ends, _ in ready], [d for _, _, d in ready], pruned)
+        copy = copy._replayed(byte)
+        if not copy.branches:
+            break
+    return missing
+
+
 def rescue(row: Row, pruning: Pruning) -> list[Branch]:
     """Hypotheses for a row that has none left, from the pruned ends nearest to its end.
 

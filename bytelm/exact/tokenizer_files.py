@@ -94,6 +94,10 @@ def read_sentencepiece(path: str | Path) -> TokenizerTables:
     return tables
 
 
+def _message(field: _Field) -> dict[int, int | bytes]:
+    return {inner.number: inner.value for inner in _fields(_bytes(field))}
+
+
 def _bytes(field: _Field) -> bytes:
     if not isinstance(field.value, bytes):
         raise ValueError("a message was expected")
@@ -104,7 +108,7 @@ def _pieces(fields: list[_Field]) -> tuple[list[str], list[int]]:
     pieces, types = [], []
     for field in fields:
         if field.number == 1:
-            inner = {f.number: f.value for f in _fields(_bytes(field))}
+            inner = _message(field)
             pieces.append(bytes(inner[1]).decode())  # type: ignore[arg-type]
             types.append(int(inner.get(3, _NORMAL)))  # type: ignore[arg-type]
     if not pieces:

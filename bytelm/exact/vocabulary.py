@@ -1,4 +1,4 @@
-"""A token vocabulary as a sorted list of byte strings: the index behind every question about covers.
+"""A token vocabulary as a sorted list of byte strings: the index behind all questions of covers.
 
 Sorted by bytes, the tokens that start with a given byte prefix are one contiguous range, the exact
 matches first, so a trie is a pair of integers and following a byte is a binary search. Nothing is

@@ -1,7 +1,7 @@
 """Continuations that stand for all others: what a tokenizer may see after the bytes it has.
 
 A regular-expression pre-tokenizer looks ahead, so where the text so far is cut can depend on what
-follows: GPT-2 keeps "\\n\\n" whole at the end of a text but splits it before a letter. To know every
+follows: GPT-2 keeps "\\n\\n" whole at the end of a text but splits it before a letter. To know each
 cut that some continuation makes, it is enough to try one representative per class of characters
 that such expressions tell apart: letters, digits (and groups of three), blanks, line ends,
 punctuation, marks, the letters that complete English contractions. Text may also end inside a
