@@ -1,7 +1,7 @@
 """The texts of the conversion benchmarks: English prose, Python code and Chinese and Japanese.
 
-All are files of this repository, so a result can be repeated: the prose and the scripts are held-out
-samples of `data/`, the code is the package's own (which no published model has seen).
+All are files of this repository, so a result can be repeated: the prose and the scripts are samples
+of `data/`, the code is the package's own (which no published model has seen).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from bytelm.exact.converter import ByteConverter, ConvertedState, convert
 from bytelm.exact.encoders import CallableEncoder, Encoder
 from bytelm.exact.gguf import load_gguf
-from bytelm.exact.huggingface import load_hf
+from bytelm.exact.huggingface import load_hf, load_token_model
 from bytelm.exact.token_lm import NgramLM, TabularLM, TokenLM, TreeTokenLM
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "convert",
     "load_gguf",
     "load_hf",
+    "load_token_model",
 ]

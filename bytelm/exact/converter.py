@@ -30,7 +30,7 @@ from bytelm.exact.encoders import CallableEncoder, Encoder
 from bytelm.exact.row import Pruning, Row, open_rows, rehearse
 from bytelm.exact.skeleton import Skeleton
 from bytelm.exact.token_lm import TokenLM
-from bytelm.exact.trunks import TrunkTree, evaluate
+from bytelm.exact.trunks import Distribution, TrunkTree, evaluate
 from bytelm.exact.vocabulary import VocabularyIndex
 from bytelm.lm.protocol import BatchState, ByteLM, Context
 

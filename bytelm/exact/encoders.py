@@ -282,7 +282,10 @@ class CallableEncoder(Encoder):
         if not self.prefix_closed:
             text, _, tail = decode(window)
             for after in self._continuations(text, tail):
-                tokens = self._spelling(self.encode(window + after), window)
+                try:
+                    tokens = self._spelling(self.encode(window + after), window)
+                except ValueError:  # a vocabulary that cannot write this continuation
+                    continue
                 if tokens is not None:
                     found[tokens] = None
         return tuple(found)

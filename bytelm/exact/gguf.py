@@ -54,7 +54,12 @@ _WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3")  # a piece that is a token i
 
 
 def load_gguf(
-    path: str | Path, *, mode: Mode = "all", beam: int = 8, epsilon: float = 1e-3
+    path: str | Path,
+    *,
+    mode: Mode = "all",
+    beam: int = 8,
+    epsilon: float = 1e-3,
+    device: str | torch.device = "cpu",
 ) -> ByteConverter:
     """The GGUF file as a `ByteLM`; `CheckpointError` if it is none or holds another kind of model.
 
@@ -66,7 +71,7 @@ def load_gguf(
     if mode != "all":
         tables.need_encoder()
     lm = HuggingFaceLM(
-        load_weights(path),
+        load_weights(path).to(device),
         tables.vocab_bytes,
         eos_ids=tables.eos_ids,
         start_ids=tables.start_ids,

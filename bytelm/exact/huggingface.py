@@ -202,6 +202,7 @@ def load_hf(
     mode: Mode = "all",
     beam: int = 8,
     epsilon: float = 1e-3,
+    device: str | torch.device = "cpu",
 ) -> ByteConverter:
     """The model in a Hugging Face directory (config, safetensors, tokenizer) as a `ByteLM`."""
     from bytelm.exact.converter import convert
@@ -215,7 +216,15 @@ def load_hf(
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
-    return convert(model, tokenizer, mode=mode, beam=beam, epsilon=epsilon)
+    return convert(model.to(device), tokenizer, mode=mode, beam=beam, epsilon=epsilon)
+
+
+def load_token_model(path: str | Path, *, device: str | torch.device = "cpu") -> ByteConverter:
+    """The converted model at `path`, a .gguf file or a Hugging Face directory, in mode "all"."""
+    from bytelm.exact.gguf import load_gguf
+
+    load = load_gguf if Path(path).suffix == ".gguf" else load_hf
+    return load(path, device=device)
 
 
 def import_transformers(purpose: str) -> Any:

@@ -13,9 +13,9 @@ the estimand; `log_dropped` bounds what pruning gave up, so P lies in [lower, lo
 distribution over texts, and what a `ByteLM` reports. The two differ by the mass that specials and
 invalid continuations take at each step.
 
-Pruned ends of tokens at the current byte are not thrown away: their weight is spread evenly over
-the outcomes (`escape`), so that no byte which some token string can spell is ever impossible, and
-if the next byte needs them they are opened after all.
+What was pruned is not forgotten, or a byte that only pruned token strings can spell would be
+impossible. Their weight (`escape`) stays in the mixture, predicting half as the live hypotheses do,
+because most of them spell the same text, and half evenly, so that nothing is ruled out. And where only they can follow the next byte, they are brought back (`rescue`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from bytelm.vocab import BYTES, END, OUTCOMES
 
 _RESERVE = 64  # how many bytes back pruned hypotheses are remembered
 _RESCUE_BEAM = 64
+_LOG_OUTCOMES = math.log(OUTCOMES)
+_LOG_2 = math.log(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,32 @@ class Branch:
 class Opened:
     """A row with the trunks that start at its end: what predicts the next byte.
 
-    `logmass` is the log mass of all continuations and the end, `escape` the log weight of the
-    pruned candidates, `pruned` those candidates.
+    `logmass` is the log mass of all continuations and the end; `escape` the log weight of what was
+    pruned up to here, `fresh` that of what was pruned here, `pruned` the latter's trunks.
     """
 
     branches: tuple[Branch, ...]
     logmass: float
     escape: float
+    fresh: float
     pruned: tuple[Trunk, ...]
+
+    @property
+    def norm(self) -> float:
+        """log of the weight of everything: what next-byte weights are divided by."""
+        return _add(self.logmass, self.escape)
+
+    def predict(self, lower: float) -> float:
+        """log weight of an outcome to which the live hypotheses give `lower`."""
+        if self.logmass == -math.inf:
+            return self.escape - _LOG_OUTCOMES
+        return _add(lower, self.escaped(lower))
+
+    def escaped(self, lower: float) -> float:
+        """The pruned hypotheses' part of `predict`."""
+        if self.logmass == -math.inf:
+            return self.escape - _LOG_OUTCOMES
+        return self.escape - _LOG_2 + _add(lower - self.logmass, -_LOG_OUTCOMES)
 
 
 class Row:
@@ -89,7 +109,7 @@ class Row:
 
     __slots__ = (
         "pruning", "branches", "starts", "skeleton", "logprob", "log_lower", "log_dropped",
-        "reserve", "recent", "unplanned", "opened",
+        "escape", "reserve", "recent", "unplanned", "opened",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +122,7 @@ class Row:
         logprob: float = 0.0,
         log_lower: float = 0.0,
         log_dropped: float = -math.inf,
+        escape: float = -math.inf,
         reserve: tuple[tuple[Trunk, ...], ...] = (),
         recent: bytes = b"",
         unplanned: bytes = b"",
@@ -113,6 +134,7 @@ class Row:
         self.logprob = logprob
         self.log_lower = log_lower
         self.log_dropped = log_dropped
+        self.escape = escape  # log weight of what was pruned before this byte and may still live
         self.reserve = reserve  # pruned candidates of the last positions, newest last
         self.recent = recent  # the bytes after each of them
         self.unplanned = unplanned  # bytes that the skeleton of mode "all" has not seen
@@ -155,7 +177,7 @@ class Row:
         pruned: Sequence[Trunk],
     ) -> None:
         """Take in the candidates, evaluated."""
-        branches = [self._going_on(branch) for branch in self.branches]
+        branches = [b for b in map(self._going_on, self.branches) if b]
         total = [branch.logmass for branch in branches]
         for (trunk, ends), distribution in zip(kept, distributions, strict=True):
             assert trunk.logprob is not None
@@ -164,22 +186,18 @@ class Row:
             everything = trunk.tree.index.everything
             branches.append(Branch(trunk, distribution, everything, 0, mass, ends))
             total.append(mass)
-        weights = [trunk.logprob for trunk in pruned]
-        self.opened = Opened(
-            tuple(branches),
-            logsumexp(total),
-            logsumexp(weights),  # type: ignore[arg-type]
-            tuple(pruned),
-        )
+        fresh = logsumexp([trunk.logprob for trunk in pruned])  # type: ignore[misc]
+        escape = _add(self.escape, fresh)
+        self.opened = Opened(tuple(branches), logsumexp(total), escape, fresh, tuple(pruned))
 
     @staticmethod
-    def _going_on(branch: Branch) -> Branch:
+    def _going_on(branch: Branch) -> Branch | None:
         """A branch without the tokens that have ended: their continuation is another trunk."""
         index = branch.trunk.tree.index
         lo, hi = branch.places
         ended = index.ended(branch.places, branch.depth)
-        if ended == lo:
-            return branch
+        if ended in (lo, hi):
+            return branch if ended == lo else None
         assert branch.trunk.logprob is not None
         logmass = branch.trunk.logprob + log(branch.distribution.mass((ended, hi)))
         return Branch(branch.trunk, branch.distribution, (ended, hi), branch.depth, logmass)
@@ -188,10 +206,10 @@ class Row:
         """(257,) normalised log-probabilities of the next byte and the end. A text that has
         probability 0 already has no next byte; by convention all outcomes are then equal."""
         opened = self._need_opened()
-        norm = logsumexp([opened.logmass, opened.escape])
+        norm = opened.norm
         if norm == -math.inf:
-            return np.full(OUTCOMES, -math.log(OUTCOMES))
-        p = np.full(OUTCOMES, math.exp(opened.escape - norm) / OUTCOMES)
+            return np.full(OUTCOMES, -_LOG_OUTCOMES)
+        p = np.zeros(OUTCOMES)
         for branch in opened.branches:
             weight = math.exp(branch.trunk.logprob - norm)  # type: ignore[operator]
             if weight == 0.0:
@@ -202,37 +220,47 @@ class Row:
             )
             if branch.ends:
                 p[END] += weight * distribution.end
+        p = self._with_escape(p, opened)
         with np.errstate(divide="ignore"):
             return np.log(p / p.sum())
+
+    @staticmethod
+    def _with_escape(p: NDArray[np.float64], opened: Opened) -> NDArray[np.float64]:
+        """Outcome weights with the pruned hypotheses' part; see `Opened.predict`."""
+        share = math.exp(opened.escape - opened.norm)
+        if opened.logmass == -math.inf:
+            return np.full(OUTCOMES, share / OUTCOMES)
+        live = math.exp(opened.logmass - opened.norm)
+        return p * (1 + share / 2 / live) + share / 2 / OUTCOMES
 
     def log_end(self) -> float:
         """log P(end | text), as in `logprobs`, without the other 256 outcomes."""
         opened = self._need_opened()
-        norm = logsumexp([opened.logmass, opened.escape])
-        if norm == -math.inf:
-            return -math.log(OUTCOMES)
+        if opened.norm == -math.inf:
+            return -_LOG_OUTCOMES
         ends = [
             branch.trunk.logprob + log(branch.distribution.end)  # type: ignore[operator]
             for branch in opened.branches
             if branch.ends
         ]
-        return logsumexp([*ends, opened.escape - math.log(OUTCOMES)]) - norm
+        return opened.predict(logsumexp(ends)) - opened.norm
 
     def push(self, byte: int, skeleton: Skeleton | None = None) -> Row:
         """The row after `byte`. `skeleton`: the next skeleton, if it is known already."""
         opened = self._need_opened()
-        norm = logsumexp([opened.logmass, opened.escape])
+        norm = opened.norm
         branches = [b for b in (branch.narrowed(byte) for branch in opened.branches) if b]
         lower = logsumexp([branch.logmass for branch in branches])
-        share = opened.escape - math.log(OUTCOMES)
-        dead = norm == -math.inf
-        step = -math.log(OUTCOMES) if dead else logsumexp([lower, share]) - norm
         row = self._next(byte, skeleton)
-        row.logprob = self.logprob + step
-        row.log_dropped = logsumexp([self.log_dropped, opened.escape])
-        if lower == -math.inf and not dead and self.pruning is not None:
+        row.logprob = self.logprob - _LOG_OUTCOMES
+        if norm != -math.inf:
+            row.logprob = self.logprob + opened.predict(lower) - norm
+            row.escape = opened.escaped(lower)
+        row.log_dropped = _add(self.log_dropped, opened.fresh)
+        if lower == -math.inf and row.escape > -math.inf and self.pruning is not None:
             branches = rescue(row, self.pruning)
             lower = logsumexp([branch.logmass for branch in branches])
+            row.escape = -math.inf
             if lower == -math.inf:
                 row.logprob = -math.inf
         row._keep(branches, lower)
@@ -271,10 +299,21 @@ class Row:
         branches = sorted(branches, key=lambda branch: -branch.logmass)
         least = lower + log(self.pruning.epsilon)
         kept = [b for b in branches[: self.pruning.beam] if b.logmass > least] or branches[:1]
-        dropped = [branch.logmass for branch in branches[len(kept) :]]
+        dropped = branches[len(kept) :]
+        weight = logsumexp([branch.logmass for branch in dropped])
+        self._put_in_reserve(dropped)
         self.branches = tuple(kept)
-        self.log_dropped = logsumexp([self.log_dropped, *dropped])
+        self.log_dropped = _add(self.log_dropped, weight)
+        self.escape = _add(self.escape, weight)
         self.log_lower = logsumexp([branch.logmass for branch in kept])
+
+    def _put_in_reserve(self, dropped: list[Branch]) -> None:
+        """Remember the trunks of dropped branches at the position where they start."""
+        reserve = list(self.reserve)
+        for branch in dropped:
+            if branch.depth <= len(reserve):
+                reserve[-branch.depth] = (*reserve[-branch.depth], branch.trunk)
+        self.reserve = tuple(reserve)
 
     def _need_opened(self) -> Opened:
         if self.opened is None:
@@ -329,6 +368,13 @@ def rescue(row: Row, pruning: Pruning) -> list[Branch]:
         if replay.branches:
             return list(replay.branches)
     return []
+
+
+def _add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    if b > a:
+        a, b = b, a
+    return a if b == -math.inf else a + math.log1p(math.exp(b - a))
 
 
 def logsumexp(values: Sequence[float]) -> float:
