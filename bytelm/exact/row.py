@@ -15,7 +15,8 @@ invalid continuations take at each step.
 
 What was pruned is not forgotten, or a byte that only pruned token strings can spell would be
 impossible. Their weight (`escape`) stays in the mixture, predicting half as the live hypotheses do,
-because most of them spell the same text, and half evenly, so that nothing is ruled out. And where only they can follow the next byte, they are brought back (`rescue`).
+because most of them spell the same text, and half evenly, so that nothing is ruled out. And where
+only they can follow the next byte, they are brought back (`rescue`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from functools import lru_cache
 PLACEHOLDER = "\ufffd"  # stands for a byte that is no UTF-8: a symbol to every pre-tokenizer
 
 _ALWAYS = ("", "a", "0", " ", "\n", ".", "'", "\u0301")
-_AFTER_APOSTROPHE = ("e", "l", "A", "E", "L")
+_AFTER_APOSTROPHE = ("s", "e", "l", "S", "E", "L")
 _AFTER_DIGIT = ("00", "000")
 _INSIDE_CHARACTER = ("", "a", "\n")
 
