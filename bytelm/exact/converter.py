@@ -30,7 +30,7 @@ from bytelm.exact.encoders import CallableEncoder, Encoder
 from bytelm.exact.row import Pruning, Row, open_rows, rehearse
 from bytelm.exact.skeleton import Skeleton
 from bytelm.exact.token_lm import TokenLM
-from bytelm.exact.trunks import Distribution, TrunkTree, evaluate
+from bytelm.exact.trunks import Distribution, Trunk, TrunkTree, evaluate
 from bytelm.exact.vocabulary import VocabularyIndex
 from bytelm.lm.protocol import BatchState, ByteLM, Context
 
@@ -234,19 +234,18 @@ def advance(
 
 def _evaluate_ahead(
     rows: Sequence[Row], chunks: Sequence[bytes], paths: Sequence[list[Skeleton]]
-) -> list[Distribution]:
+) -> list[tuple[Trunk, Distribution]]:
     """Evaluate what reading the chunks will ask for, in few calls: the foreseen trunks, then, for a
-    beam, what it opens besides, which a rehearsal finds a few at a time. The distributions live as
-    long as the list that is returned."""
-    held = evaluate(
-        trunk for path in paths for skeleton in path[:-1] for trunk, _ in skeleton.here()
-    )
+    beam, what it opens besides, which a rehearsal finds a few at a time. Trunks hold neither their
+    children nor their distributions, so both live as long as the list that is returned."""
+    wanted = [trunk for path in paths for skeleton in path[:-1] for trunk, _ in skeleton.here()]
+    held = list(zip(wanted, evaluate(wanted), strict=True))
     beams = [b for b, path in enumerate(paths) if path and rows[b].pruning is not None]
-    for _ in range(_REHEARSALS):
-        missing = [trunk for b in beams for trunk in rehearse(rows[b], chunks[b])]
-        if not missing:
+    for _ in range(_REHEARSALS if beams else 0):
+        wanted = [trunk for b in beams for trunk in rehearse(rows[b], chunks[b])]
+        if not wanted:
             break
-        held += evaluate(missing)
+        held += zip(wanted, evaluate(wanted), strict=True)
     return held
 
 
