@@ -67,6 +67,15 @@ class DecodeState(Protocol):
         """The state of rows `rows` (int64 indices, repeats allowed), in that order."""
         ...
 
+    def view(self, rows: Tensor) -> Self:
+        """Like `select` without repeats; may share storage, so feed it only to `scatter` it."""
+        ...
+
+    def scatter(self, rows: Tensor, part: Self) -> Self:
+        """This state with `rows` replaced by those of `part`: a descendant of `view(rows)`, or any
+        state of the same model with that many rows."""
+        ...
+
 
 class ByteModel(nn.Module, ABC):
     """An architecture. Causal ones also implement `init_state`, `prefill` and `step`."""

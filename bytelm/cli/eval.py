@@ -1,7 +1,60 @@
-"""`bytelm eval` and its relatives."""
+"""`bytelm eval`: bits per byte of a model on files, beside general compressors."""
+
+from typing import Annotated
 
 import typer
+
+from bytelm.cli.common import How, Model, MoreModels, Threads, Weights, open_model
+from bytelm.cli.output import print_json
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, patterns, archives, JSON lines, built corpora."),
+    ],
+    more: MoreModels = None,
+    how: How = "bayes",
+    weights: Weights = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Bytes of context; default: as in training.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Bytes dropped when the window is full.")
+    ] = None,
+    primed: Annotated[
+        str | None, typer.Option(help="Also xz and ppmd primed with this training text.")
+    ] = None,
+    field: Annotated[
+        str, typer.Option(help="Where records (JSON, Parquet) keep the text.")
+    ] = "text",
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Take archives and records as they stand, too.")
+    ] = False,
+    threads: Threads = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Bits per byte of MODEL on DATA, beside gzip, xz, zstd and ppmd on the same bytes."""
+    from bytelm.evaluate.bits import evaluate_bits
+    from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
+    from bytelm.evaluate.documents import read_documents
+    from bytelm.evaluate.report import table
+
+    documents = read_documents(data, field=field, raw=raw)
+    lm = open_model(model, more, how, weights, threads, window, stride)
+    result = evaluate_bits(lm, documents)
+    joined = b"".join(documents)
+    figures = compressed_bits_per_byte(joined)
+    training = b"".join(read_documents([primed], field=field, raw=raw)) if primed else b""
+    primed_figures = primed_bits_per_byte(joined, training) if training else {}
+    if json:
+        named = {f"{name}_primed": figure for name, figure in primed_figures.items()}
+        print_json({**result.to_dict(), **figures, **named})
+    else:
+        print(table(result, name=str(model), compressors=figures, primed=primed_figures))

@@ -1,7 +1,108 @@
-"""`bytelm train` and its relatives."""
+"""`bytelm train`: train a recipe, then say how good the result is.
+
+Training leaves the run directory; the closing report (held-out bits per byte beside general
+compressors, a sample, and where a hierarchical model cuts) is made from that directory alone, as
+any other command would make it, and kept in it as evaluation.json.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from bytelm.lm.native import NativeLM
+
+PROMPT_BYTES, SAMPLE_BYTES, PICTURE_BYTES = 64, 240, 400
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
+    app.command()(train)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name (hnet-tiny) or a path to a .toml file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="section.key=value changes, as train.steps=100")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run directory; default: the first free runs/RECIPE.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")
+    ] = False,
+) -> None:
+    """Train a model; the last line printed is the run directory.
+
+    Progress goes to stderr. Ctrl-C and SIGTERM save a checkpoint first; --resume goes on from it.
+    """
+    # Spinning OpenMP threads lose up to tenfold on shared cores; read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from bytelm.recipe import Recipe
+
+    settings = Recipe.load(recipe, overrides=overrides or ())  # mistakes show before torch loads
+    from bytelm.training import train as run_training
+
+    path = run_training(settings, run_dir=run, resume=resume)
+    if os.environ.get("RANK", "0") == "0":
+        _report(path)
+        print(path)
+
+
+def _report(run: Path) -> None:
+    """The closing report on stdout; nothing without held-out data or with evaluate.final off."""
+    from bytelm.recipe import Recipe
+    from bytelm.training.data import heldout_documents
+
+    recipe = Recipe.load(run / "recipe.toml")
+    documents = heldout_documents(recipe)
+    if not documents or not recipe.evaluate.final:
+        return
+    from bytelm.lm.load import load_run
+
+    lm = load_run(run)
+    _report_figures(lm, run, documents)
+    text = max(documents, key=len)
+    _report_sample(lm, text[:PROMPT_BYTES], seed=recipe.seed)
+    _report_chunks(lm, text[:PICTURE_BYTES])
+
+
+def _report_figures(lm: "NativeLM", run: Path, documents: list[bytes]) -> None:
+    import json
+
+    from bytelm.evaluate.bits import evaluate_bits
+    from bytelm.evaluate.compressors import compressed_bits_per_byte
+    from bytelm.evaluate.report import table
+    from bytelm.training.files import write_text
+
+    result = evaluate_bits(lm, documents)
+    figures = compressed_bits_per_byte(b"".join(documents))
+    write_text(run / "evaluation.json", json.dumps({**result.to_dict(), **figures}) + "\n")
+    print(f"held-out data\n{table(result, name=str(run), compressors=figures)}\n")
+
+
+def _report_sample(lm: "NativeLM", prompt: bytes, *, seed: int) -> None:
+    from bytelm.lm.generate import generate
+
+    sample = generate(lm, prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, seed=seed)
+    print(f"a sample, after {_readable(prompt)!r}\n{_readable(sample)}\n")
+
+
+def _report_chunks(lm: "NativeLM", text: bytes) -> None:
+    from bytelm.evaluate.chunks import terminal_text
+
+    stages = [stage.tolist() for stage in lm.chunk_boundaries(text)]
+    if not stages:
+        return
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    picture = terminal_text(text, stages, colour=colour, encoding=sys.stdout.encoding or "ascii")
+    print(f"where it cuts\n{picture}\n")
+
+
+def _readable(data: bytes) -> str:
+    """Text with everything a terminal could obey, or that is no UTF-8, escaped."""
+    text = data.decode("utf-8", errors="backslashreplace")
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

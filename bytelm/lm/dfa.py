@@ -1,0 +1,129 @@
+"""`ByteDFA`: a deterministic automaton over bytes, the form every constraint on text takes here.
+
+With bytes as symbols a constraint is a 256-column table, and masking one distribution is one row
+of it. States from which no accepted string can be reached are removed when a table is built, and
+each state knows the length of its shortest accepted continuation: so a constrained generation with
+a limit on its length always ends in an accepted text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bytelm.errors import BytelmError
+from bytelm.vocab import BYTES, OUTCOMES
+
+DEAD = -1
+MAX_STATES = 50_000
+
+
+@dataclass(frozen=True, eq=False)
+class ByteDFA:
+    """next_SB (S, 256) int32: the state after a byte, or DEAD; accepting (S,) bool; start state.
+
+    `distance` (S,) is the number of bytes to the nearest accepting state.
+    """
+
+    next_SB: np.ndarray
+    accepting: np.ndarray
+    distance: np.ndarray
+    start: int = 0
+
+    @classmethod
+    def explore(
+        cls,
+        start: Hashable,
+        successors: Callable[[Any], list[Hashable | None]],
+        accepts: Callable[[Any], bool],
+    ) -> ByteDFA:
+        """The automaton of all states reachable from `start`.
+
+        `successors(state)` lists the 256 states after each byte, None for none. `BytelmError` if
+        no string is accepted or there are more than 50,000 states.
+        """
+        number = {start: 0}
+        order = [start]
+        table = []
+        for state in order:  # grows while it is walked
+            row = np.full(BYTES, DEAD, dtype=np.int32)
+            for byte, target in enumerate(successors(state)):
+                if target is None:
+                    continue
+                if target not in number:
+                    number[target] = len(order)
+                    order.append(target)
+                row[byte] = number[target]
+            table.append(row)
+            if len(order) > MAX_STATES:
+                raise BytelmError(
+                    f"the constraint needs more than {MAX_STATES} automaton states: "
+                    "lower its repeat counts"
+                )
+        return cls.trimmed(np.stack(table), np.array([accepts(state) for state in order]))
+
+    @classmethod
+    def trimmed(cls, next_SB: np.ndarray, accepting: np.ndarray) -> ByteDFA:
+        """The automaton of a table with start state 0, its transitions to hopeless states cut."""
+        distance = _distances(next_SB, accepting)
+        if distance[0] == np.inf:
+            raise BytelmError("no text satisfies the constraint")
+        hopeful = (next_SB != DEAD) & (distance[next_SB] < np.inf)
+        return cls(np.where(hopeful, next_SB, DEAD), accepting, distance)
+
+    def run(self, data: bytes, state: int | None = None) -> int:
+        """The state after `data`, or DEAD."""
+        state = self.start if state is None else state
+        for byte in data:
+            if state == DEAD:
+                break
+            state = int(self.next_SB[state, byte])
+        return state
+
+    def accepts(self, data: bytes) -> bool:
+        """Whether the whole of `data` is accepted."""
+        state = self.run(data)
+        return state != DEAD and bool(self.accepting[state])
+
+    def allowed(self, state: int, room: int) -> np.ndarray:
+        """(257,) bool: outcomes after which an accepted text of `room` more bytes is possible.
+
+        The end (256) is allowed in accepting states.
+        """
+        mask = np.zeros(OUTCOMES, dtype=bool)
+        targets = self.next_SB[state]
+        mask[:BYTES] = (targets != DEAD) & (self.distance[targets] < room)
+        mask[BYTES] = self.accepting[state]
+        return mask
+
+    def starting_at(self, state: int) -> ByteDFA:
+        """The same automaton with another start state."""
+        return ByteDFA(self.next_SB, self.accepting, self.distance, state)
+
+    def intersect(self, other: ByteDFA) -> ByteDFA:
+        """The automaton of the texts both accept."""
+
+        def successors(pair: Any) -> list[Hashable | None]:
+            a, b = pair
+            both = zip(self.next_SB[a].tolist(), other.next_SB[b].tolist(), strict=True)
+            return [None if DEAD in targets else targets for targets in both]
+
+        def accepts(pair: Any) -> bool:
+            a, b = pair
+            return bool(self.accepting[a] and other.accepting[b])
+
+        return ByteDFA.explore((self.start, other.start), successors, accepts)
+
+
+def _distances(next_SB: np.ndarray, accepting: np.ndarray) -> np.ndarray:
+    """Bytes to the nearest accepting state, by relaxation; inf where there is none."""
+    distance = np.where(accepting, 0.0, np.inf)
+    while True:
+        reached = np.where(next_SB == DEAD, np.inf, distance[next_SB]).min(axis=1) + 1
+        closer = np.minimum(distance, reached)
+        if np.array_equal(closer, distance):
+            return distance
+        distance = closer

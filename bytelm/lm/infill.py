@@ -1,0 +1,202 @@
+"""Filling a gap between a prefix and a suffix, with any `ByteLM`.
+
+A model trained to infill is asked in its own format: the formats are data (`TEMPLATES`), chosen by
+the special symbols the model has. Special symbols are contexts, never text, so no prefix or suffix
+can forge one.
+
+Any other model is asked exactly: P(middle | prefix, suffix) is proportional to
+P(prefix middle suffix), so middles sampled from the model as continuations of the prefix, cut at
+every length, are compared by that joint probability. A longer middle pays for its bytes and a
+shorter one for an improbable suffix; no length is favoured by hand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from bytelm.errors import BytelmError, unknown_name
+from bytelm.lm.generate import generate
+from bytelm.lm.protocol import ByteLM, Context
+from bytelm.lm.sampling import Sampling
+from bytelm.lm.utf8 import open_character, utf8_dfa
+from bytelm.vocab import END
+
+Order = Literal["psm", "spm"]
+PREFIX, SUFFIX = "{prefix}", "{suffix}"
+SAMPLES = 16  # continuations of the prefix from which middles are cut
+
+
+@dataclass(frozen=True)
+class Template:
+    """One model family's format. PREFIX and SUFFIX stand for the texts, everything else names a
+    special symbol; what follows is the middle. In `spm` the prefix comes last and runs on into the
+    middle; None where the family was not trained on it."""
+
+    psm: tuple[str, ...]
+    spm: tuple[str, ...] | None
+
+    @property
+    def symbols(self) -> set[str]:
+        """The special symbols a model needs to know this format."""
+        return set(self.psm) - {PREFIX, SUFFIX}
+
+    def fill(self, order: Order, *, prefix: bytes, suffix: bytes) -> tuple[Context, bytes]:
+        """(context, prompt) after which the middle follows."""
+        parts = self.psm if order == "psm" else self.spm
+        if parts is None:
+            raise BytelmError("this model's family was not trained on the order spm: use psm")
+        prompt = b""
+        if parts[-1] == PREFIX:
+            parts, prompt = parts[:-1], prefix
+        texts: dict[str, bytes] = {PREFIX: prefix, SUFFIX: suffix}
+        return [texts.get(part, part) for part in parts], prompt
+
+
+def _template(pre: str, suf: str, mid: str, *, spm: bool) -> Template:
+    """PRE prefix SUF suffix MID; spm: PRE SUF suffix MID prefix (Bavarian et al. 2022, SPM2)."""
+    swapped = (pre, suf, SUFFIX, mid, PREFIX) if spm else None
+    return Template((pre, PREFIX, suf, SUFFIX, mid), swapped)
+
+
+TEMPLATES: Mapping[str, Template] = MappingProxyType(
+    {
+        "bytelm": _template("fim_prefix", "fim_suffix", "fim_middle", spm=True),
+        "codellama": _template("▁<PRE>", "▁<SUF>", "▁<MID>", spm=True),
+        "starcoder": _template("<fim_prefix>", "<fim_suffix>", "<fim_middle>", spm=True),
+        "deepseek": _template("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", spm=False),
+        "qwen": _template("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", spm=False),
+    }
+)
+
+
+def find_template(lm: ByteLM) -> Template | None:
+    """The format the model was trained to infill in, by its special symbols; None = in none."""
+    return next((t for t in TEMPLATES.values() if t.symbols <= lm.specials.keys()), None)
+
+
+def infill(
+    lm: ByteLM,
+    *,
+    prefix: bytes = b"",
+    suffix: bytes = b"",
+    max_bytes: int = 200,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    utf8: bool = False,
+    order: Order = "psm",
+    candidates: int = 64,
+    suffix_bytes: int = 256,
+) -> bytes:
+    """The bytes between `prefix` and `suffix`.
+
+    temperature, top_k, top_p, min_p, seed, utf8   as in `generate`
+    order        psm or spm, for models trained to infill
+    candidates   for other models: how many middles are compared by their exact joint probability;
+                 `temperature` then applies to the choice among them (0 = the most probable)
+    suffix_bytes for other models: they are compared by this much of the suffix, because each costs
+                 a forward over it
+    """
+    if order not in get_args(Order):
+        raise BytelmError(unknown_name("order", order, get_args(Order)))
+    if candidates < 1 or suffix_bytes < 1 or max_bytes < 0:
+        raise BytelmError(
+            "candidates and suffix_bytes must be at least 1 and max_bytes at least 0, not "
+            f"{candidates}, {suffix_bytes} and {max_bytes}"
+        )
+    template = find_template(lm)
+    if template is None and suffix:
+        sampling = Sampling(temperature=temperature or 1.0, top_k=top_k, top_p=top_p, min_p=min_p)
+        middles = _propose(lm, prefix, suffix, max_bytes, sampling, seed, utf8)[:candidates]
+        scores = score_middles(lm, prefix, suffix[:suffix_bytes], middles)
+        return _choose(middles, scores, temperature, seed)
+    context: Context | None = None
+    prompt = prefix
+    if template is not None:
+        context, prompt = template.fill(order, prefix=prefix, suffix=suffix)
+    return generate(
+        lm,
+        prompt,
+        max_bytes=max_bytes,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+        utf8=utf8,
+        context=context,
+    )
+
+
+def score_middles(
+    lm: ByteLM, prefix: bytes, suffix: bytes, middles: Sequence[bytes]
+) -> list[float]:
+    """log P(middle + suffix | prefix) of each middle in nats: the exact joint, up to a constant."""
+    texts = [middle + suffix for middle in middles]
+    scores = lm.score_batch_with_end(texts, contexts=[[prefix]] * len(texts))
+    return [float(score[:-1].sum()) for score in scores]
+
+
+def _propose(
+    lm: ByteLM,
+    prefix: bytes,
+    suffix: bytes,
+    max_bytes: int,
+    sampling: Sampling,
+    seed: int,
+    utf8: bool,
+) -> list[bytes]:
+    """Different middles, most promising first: all beginnings of sampled continuations of the
+    prefix, ordered by log P(middle and the suffix's first byte). Row 0 is the greedy one."""
+    state = lm.start_batch([prefix]).select([0] * SAMPLES)
+    random = np.random.Generator(np.random.Philox(seed))
+    texts, gained = [b""] * SAMPLES, torch.zeros(SAMPLES, dtype=torch.float64)
+    found: dict[bytes, float] = {}
+    for step in range(max_bytes + 1):
+        logprobs_BO = state.logprobs().double().cpu()
+        promise = (gained + logprobs_BO[:, suffix[0]]).tolist()
+        found.update(zip(texts, promise, strict=True))
+        if step == max_bytes:
+            break
+        logprobs_BO[:, END] = -math.inf  # a suffix is still to come
+        outcomes = sampling.choose(logprobs_BO, random.random(SAMPLES))
+        outcomes[0] = int(logprobs_BO[0].argmax())
+        gained += logprobs_BO.gather(1, torch.tensor(outcomes)[:, None])[:, 0]
+        texts = [text + bytes([byte]) for text, byte in zip(texts, outcomes, strict=True)]
+        state = state.feed([bytes([byte]) for byte in outcomes])
+    middles: Iterable[bytes] = sorted(found, key=lambda middle: -found[middle])
+    if utf8:
+        middles = [middle for middle in middles if _joins(prefix, middle, suffix)]
+        if not middles:
+            raise BytelmError(
+                "no sampled middle makes well-formed UTF-8 between this prefix and suffix"
+            )
+    return list(middles)
+
+
+def _joins(prefix: bytes, middle: bytes, suffix: bytes) -> bool:
+    """Whether the middle is well-formed UTF-8, with the characters it completes on either side."""
+    rest = suffix[:3]
+    completing = rest[: len(rest) - len(rest.lstrip(bytes(range(0x80, 0xC0))))]
+    return utf8_dfa().accepts(open_character(prefix) + middle + completing)
+
+
+def _choose(
+    middles: Sequence[bytes], scores: Sequence[float], temperature: float, seed: int
+) -> bytes:
+    """One middle with probability proportional to exp(score / temperature)."""
+    joint = np.array(scores)
+    if temperature == 0 or joint.max() == -math.inf:
+        return middles[int(joint.argmax())]
+    weights = np.exp((joint - joint.max()) / temperature)
+    random = np.random.Generator(np.random.Philox(seed + 1))
+    return middles[int(random.choice(len(middles), p=weights / weights.sum()))]

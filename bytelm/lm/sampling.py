@@ -1,0 +1,66 @@
+"""Choosing one outcome from a next-byte distribution: temperature, top-k, top-p, min-p.
+
+A choice is a function of the distribution and one uniform number, by inversion of the cumulative
+distribution: so a row's text depends on its own seed and distributions alone, never on which other
+rows share the batch.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bytelm.errors import BytelmError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to choose. The filters apply in this order, to the distribution at `temperature`.
+
+    temperature  0 = always the most probable outcome
+    top_k        keep the k most probable outcomes; 0 = all
+    top_p        keep the smallest set of outcomes with at least this probability
+    min_p        keep outcomes at least this fraction as probable as the most probable one
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, holds, allowed in (
+            ("temperature", 0 <= self.temperature < float("inf"), "a number >= 0"),
+            ("top_k", self.top_k >= 0, "a whole number >= 0 (0 = no limit)"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
+        ):
+            if not holds:
+                raise BytelmError(f"{name} must be {allowed}, not {getattr(self, name)}")
+
+    def choose(self, logprobs_BO: Tensor, uniform_B: np.ndarray) -> list[int]:
+        """One outcome a row. logprobs (B, 257), -inf = impossible; uniform (B,) in [0, 1)."""
+        if self.temperature == 0:
+            return logprobs_BO.argmax(-1).tolist()
+        kept = self.filter(logprobs_BO)
+        cumulative = kept.cumsum(-1)
+        target = torch.from_numpy(uniform_B).to(kept)[:, None] * cumulative[:, -1:]
+        chosen = torch.searchsorted(cumulative, target, right=True)[:, 0]
+        last = kept.shape[-1] - 1 - (kept > 0).flip(-1).to(torch.uint8).argmax(-1)
+        return torch.minimum(chosen, last).tolist()
+
+    def filter(self, logprobs_BO: Tensor) -> Tensor:
+        """(B, 257) float64 probabilities, not normalised, with the excluded outcomes at 0."""
+        p = torch.softmax(logprobs_BO.double() / self.temperature, dim=-1)
+        if self.top_k and self.top_k < p.shape[-1]:
+            weakest = p.topk(self.top_k, dim=-1).values[:, -1:]
+            p = p.where(p >= weakest, 0.0)
+        if self.top_p < 1:
+            p = p / p.sum(-1, keepdim=True)
+            ordered, place = p.sort(dim=-1, descending=True, stable=True)
+            before = ordered.cumsum(-1) - ordered
+            p = p.scatter(-1, place, ordered.where(before < self.top_p, 0.0))
+        if self.min_p:
+            p = p.where(p >= self.min_p * p.amax(-1, keepdim=True), 0.0)
+        return p

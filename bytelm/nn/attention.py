@@ -1,0 +1,122 @@
+"""Causal self-attention with rotary positions, an optional window, and a decode cache.
+
+`window` counts the earlier positions in view besides the position itself (-1 = all), in the
+parallel forward and in decoding alike. Long windowed sequences are computed in blocks, so that
+their cost grows with L * window and not with L squared.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bytelm.nn.cache import KVCache
+from bytelm.nn.norms import rms_norm
+from bytelm.nn.rope import rotary_tables, rotate
+from bytelm.nn.segments import Segments
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionOptions:
+    """heads; rotary_dim channels of each head that rotate; window (-1 = all); qk_norm: unit-RMS
+    queries and keys (without weights); base of the rotary frequencies."""
+
+    heads: int
+    rotary_dim: int
+    window: int = -1
+    qk_norm: bool = False
+    base: float = 10_000.0
+
+
+class CausalSelfAttention(nn.Module):
+    """(B, L, D) -> (B, L, D). `Wqkv` has the layout (3, heads, head_dim), no biases."""
+
+    def __init__(self, dim: int, options: AttentionOptions):
+        super().__init__()
+        self.options = options
+        self.head_dim = dim // options.heads
+        self.Wqkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x_BLD: Tensor, segments: Segments) -> Tensor:
+        positions = segments.positions(x_BLD.device)
+        q, k, v = self._project(x_BLD, positions)
+        window = self.options.window
+        if segments.document_ids is None and 0 < 2 * window < segments.length:
+            out = _blockwise(q, k, v, window)
+        else:
+            mask = segments.attention_mask(window, x_BLD.device)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def init_state(self, batch_size: int) -> KVCache:
+        weight = self.Wqkv.weight
+        return KVCache.empty(
+            batch_size, self.options.heads, self.head_dim, dtype=weight.dtype, device=weight.device
+        )
+
+    def extend(
+        self, x_BLD: Tensor, counts: Tensor | None, cache: KVCache
+    ) -> tuple[Tensor, KVCache]:
+        """Feed counts[b] (None = L) more positions of each row; -> (outputs (B, L, D), cache)."""
+        before = cache.lengths
+        positions = before[:, None] + torch.arange(x_BLD.shape[1], device=x_BLD.device)
+        q, k, v = self._project(x_BLD, positions)
+        cache = cache.append(k, v, counts)
+        keys, values = cache.read()
+        out = self._attend(q, keys.to(q.dtype), values.to(q.dtype), positions)
+        return self.out_proj(out.transpose(1, 2).flatten(2)), cache
+
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, positions_BL: Tensor) -> Tensor:
+        distance = positions_BL[:, :, None] - torch.arange(keys.shape[2], device=q.device)
+        visible = distance >= 0
+        if self.options.window >= 0:
+            visible &= distance <= self.options.window
+        # Outputs past a row's count are never read, but a mask row without any key would be NaN.
+        visible[..., 0] |= ~visible.any(dim=-1)
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=visible[:, None])
+
+    def _project(self, x_BLD: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys and the values, each (B, H, L, K)."""
+        qkv = self.Wqkv(x_BLD).unflatten(-1, (3, self.options.heads, self.head_dim))
+        q, k, v = qkv.transpose(1, 3).unbind(2)
+        if self.options.qk_norm:
+            q, k = _unit_rms(q), _unit_rms(k)
+        if self.options.rotary_dim:
+            exact = torch.promote_types(q.dtype, torch.float32)
+            cos, sin = rotary_tables(
+                positions, self.options.rotary_dim, base=self.options.base, dtype=exact
+            )
+            if positions.ndim == 2:
+                cos, sin = cos[:, None], sin[:, None]
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        return q, k, v
+
+
+def _unit_rms(x: Tensor) -> Tensor:
+    return rms_norm(x, x.new_ones(x.shape[-1]), 1e-6).to(x.dtype)
+
+
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Sliding-window attention in blocks of `window`: each block sees itself and the one before.
+
+    q, k, v (B, H, L, K). Equals full attention under the window mask.
+    """
+    B, H, L, K = q.shape
+    blocks = -(-L // window)
+    pad = blocks * window - L
+    q, k, v = (F.pad(t, (0, 0, 0, pad)).unflatten(2, (blocks, window)) for t in (q, k, v))
+    k2, v2 = (torch.cat((F.pad(t, (0, 0, 0, 0, 1, 0))[:, :, :-1], t), dim=3) for t in (k, v))
+    row = torch.arange(window, device=q.device)[:, None]
+    column = torch.arange(2 * window, device=q.device) - window
+    mask = ((row - column >= 0) & (row - column <= window)).expand(blocks, -1, -1).clone()
+    mask[0, :, :window] = False
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2).reshape(B * blocks, H, window, K),
+        k2.transpose(1, 2).reshape(B * blocks, H, 2 * window, K),
+        v2.transpose(1, 2).reshape(B * blocks, H, 2 * window, K),
+        attn_mask=mask.repeat(B, 1, 1)[:, None],
+    )
+    out = out.unflatten(0, (B, blocks)).transpose(1, 2)
+    return out.reshape(B, H, blocks * window, K)[:, :, :L]

@@ -1,0 +1,116 @@
+"""`KVCache`: keys and values of the past, as an immutable value over append-only storage.
+
+Appending writes behind the last position in place and returns a new cache that says "one longer";
+the old cache stays valid because it never looks further than its own length. Only when somebody
+appends a second continuation to the same cache is the storage copied. Rows have lengths of their
+own, so batched decoding may append to some rows only, and `view`/`scatter` let an inner network
+work on a few rows without copying the others.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from bytelm.nn.state import State
+
+_GROWTH = 64  # capacity is a multiple of this, and at least doubles when it grows
+
+
+class _Storage:
+    """Keys and values (R, H, capacity, K) and how much of each row is already taken (R,)."""
+
+    __slots__ = ("keys", "values", "filled")
+
+    def __init__(self, keys: Tensor, values: Tensor, filled: Tensor):
+        self.keys, self.values, self.filled = keys, values, filled
+
+
+@dataclass(frozen=True)
+class KVCache(State):
+    """storage shared with ancestors; rows (B,) of it that are ours; lengths (B,) in positions."""
+
+    storage: _Storage
+    rows: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def empty(
+        cls, batch_size: int, heads: int, head_dim: int, *, dtype: torch.dtype, device: torch.device
+    ) -> Self:
+        """A cache of `batch_size` rows without any position."""
+        keys = torch.empty(batch_size, heads, 0, head_dim, dtype=dtype, device=device)
+        zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
+        rows = torch.arange(batch_size, device=device)
+        return cls(_Storage(keys, torch.empty_like(keys), zeros), rows, zeros.clone())
+
+    def append(self, keys_BHLK: Tensor, values_BHLK: Tensor, counts: Tensor | None) -> Self:
+        """The cache with counts[b] (None = L) new positions in row b."""
+        L = keys_BHLK.shape[2]
+        added = torch.full_like(self.lengths, L) if counts is None else counts
+        lengths = self.lengths + added
+        storage = self._writable(int(lengths.max()))
+        rows = self.rows if storage is self.storage else torch.arange(len(lengths)).to(lengths)
+        offset = torch.arange(L, device=lengths.device)
+        slot = self.lengths[:, None] + offset  # (B, L)
+        keep = offset < added[:, None]
+        row = rows[:, None].expand_as(slot)[keep]
+        storage.keys[row, :, slot[keep]] = keys_BHLK.transpose(1, 2)[keep].to(storage.keys.dtype)
+        storage.values[row, :, slot[keep]] = values_BHLK.transpose(1, 2)[keep].to(
+            storage.values.dtype
+        )
+        storage.filled[rows] = lengths
+        return type(self)(storage, rows, lengths)
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, max length, K); positions past a row's length are arbitrary."""
+        longest = int(self.lengths.max())
+        keys, values = self.storage.keys[:, :, :longest], self.storage.values[:, :, :longest]
+        if self._whole():
+            return keys, values
+        return keys.index_select(0, self.rows), values.index_select(0, self.rows)
+
+    def select(self, rows: Tensor) -> Self:
+        return self.view(rows)._copied(int(self.lengths.max()) + 1)
+
+    def view(self, rows: Tensor) -> Self:
+        return type(self)(self.storage, self.rows[rows], self.lengths[rows])
+
+    def scatter(self, rows: Tensor, part: Self) -> Self:
+        lengths = self.lengths.index_copy(0, rows, part.lengths)
+        if part.storage is self.storage:
+            return type(self)(self.storage, self.rows, lengths)
+        whole = self._copied(int(lengths.max()))
+        keys, values = part.read()
+        longest = keys.shape[2]
+        whole.storage.keys[rows, :, :longest] = keys
+        whole.storage.values[rows, :, :longest] = values
+        whole.storage.filled[:] = lengths
+        return type(self)(whole.storage, whole.rows, lengths)
+
+    def _whole(self) -> bool:
+        count = self.storage.keys.shape[0]
+        return len(self.rows) == count and bool(
+            (self.rows == torch.arange(count, device=self.rows.device)).all()
+        )
+
+    def _writable(self, needed: int) -> _Storage:
+        """The storage itself if our rows end where it ends and it has room, else a copy."""
+        storage = self.storage
+        fits = needed <= storage.keys.shape[2]
+        if fits and bool((storage.filled[self.rows] == self.lengths).all()):
+            return storage
+        return self._copied(needed if fits else max(needed, 2 * storage.keys.shape[2])).storage
+
+    def _copied(self, capacity: int) -> Self:
+        """The same rows on storage of their own with room for `capacity` positions."""
+        old = self.storage
+        capacity = -(-capacity // _GROWTH) * _GROWTH
+        kept = min(int(self.lengths.max()), old.keys.shape[2])
+        shape = (len(self.rows), old.keys.shape[1], capacity, old.keys.shape[3])
+        keys, values = old.keys.new_zeros(shape), old.values.new_zeros(shape)
+        keys[:, :, :kept] = old.keys[self.rows, :, :kept]
+        values[:, :, :kept] = old.values[self.rows, :, :kept]
+        rows = torch.arange(len(self.rows), device=self.rows.device)
+        return type(self)(_Storage(keys, values, self.lengths.clone()), rows, self.lengths)

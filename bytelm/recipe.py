@@ -1,0 +1,404 @@
+"""`Recipe`: everything that decides a training run, as one validated tree of settings.
+
+Read from `models/NAME.toml`, changed by `section.key=value`, written whole into each run directory.
+Choices a reader may question: sections whose meaning depends on a `kind` are one class per kind, so
+that a setting of another kind cannot be written down at all; a setting without effect is an error
+(never ignored), except that an override which switches a `kind`, an `arch` or a feature off takes
+the file's dependent settings with it; the architecture's own settings are checked by the
+architecture's `Config`, and only then is torch imported.
+"""
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from bytelm.errors import RecipeError, unknown_name
+
+if TYPE_CHECKING:
+    from bytelm.arch.base import ArchConfig, ByteModel
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Paths = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Model(_Section):
+    """`arch` and, beside it, the fields of that architecture's `Config`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    arch: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but `arch`."""
+        return dict(self.model_extra or {})
+
+
+class Data(_Section):
+    """What is trained and evaluated on: plain files, folders of files, or corpus directories."""
+
+    train: Annotated[Paths, Field(min_length=1)]
+    heldout: Paths = []
+    policy: Literal["concat", "pack", "document", "record"] = "concat"
+    record_size: AtLeastOne | None = None  # bytes, for policy "record"
+    weights: list[Positive] | None = None  # bytes drawn from each `train` path, in proportion
+
+
+class Causal(_Section):
+    """Predict each byte from the ones before it."""
+
+    kind: Literal["causal"] = "causal"
+
+
+class FillInTheMiddle(_Section):
+    """Causal over rearranged documents (Bavarian et al. 2022, arXiv:2207.14255)."""
+
+    kind: Literal["fim"]
+    rate: Fraction = 0.5  # share of pieces that are rearranged
+    spm_rate: Fraction = 0.5  # of those, share written suffix first
+    unit: Literal["byte", "codepoint"] = "byte"  # where a document may be cut
+    documents: AtLeastOne = 4  # pieces of a window that may be rearranged
+
+
+class AdamW(_Section):
+    """AdamW for every parameter."""
+
+    kind: Literal["adamw"]
+    lr: Positive = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    eps: Positive = 1e-8
+    clip: Annotated[float, Field(ge=0)] = 1.0  # largest gradient norm; 0 = no clipping
+
+
+class Muon(AdamW):
+    """Muon for hidden matrices, AdamW (`lr`, `betas`, `eps`) for everything else."""
+
+    kind: Literal["muon"]  # type: ignore[assignment]
+    muon_lr: Positive = 0.02
+    momentum: Fraction = 0.95
+
+
+class Constant(_Section):
+    """Warm up, then stay."""
+
+    kind: Literal["constant"]
+    warmup: Annotated[int | float, Field(ge=0)] = 0.02  # integer: steps; fraction: share of all
+
+
+class Cosine(Constant):
+    """Warm up, then half a cosine down to `final` times the learning rate."""
+
+    kind: Literal["cosine"]  # type: ignore[assignment]
+    final: Fraction = 0.1
+
+
+class WSD(Cosine):
+    """Warm up, stay, then 1 - sqrt(x) down to `final` over the last `decay` share."""
+
+    kind: Literal["wsd"]  # type: ignore[assignment]
+    decay: Fraction = 0.2
+    final: Fraction = 0.0
+
+
+class Train(_Section):
+    """How long, how much at a time, and on what. A run ends at whichever limit comes first."""
+
+    steps: AtLeastOne | None = None
+    max_minutes: Positive | None = None
+    clock: Literal["wall", "cpu"] = "wall"  # what max_minutes counts: time, or this process's CPU
+    batch_bytes: AtLeastOne = 8192  # bytes a step, over all ranks and micro-batches
+    context_bytes: AtLeastOne = 512  # bytes a window
+    accumulate: AtLeastOne = 1  # micro-batches a step
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    threads: Count = 0  # 0 = all cores
+    distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun
+    checkpoint_every: Count = 500  # steps; 0 = only at the end
+    keep_last: AtLeastOne = 2
+
+    @property
+    def batch_windows(self) -> int:
+        """Windows a step, over all ranks and micro-batches."""
+        return self.batch_bytes // self.context_bytes
+
+
+class Evaluate(_Section):
+    """Held-out bits per byte while training, over a fixed prefix of the held-out bytes."""
+
+    every: Count = 500  # steps; 0 = never
+    bytes: AtLeastOne = 65536
+    final: bool = True  # the whole held-out data at the end
+
+
+class Log(_Section):
+    """What goes into metrics.jsonl."""
+
+    every: AtLeastOne = 10  # steps between rows
+    telemetry: bool = True  # the model's own statistics and gradient norms by parameter kind
+
+
+_KINDS: dict[str, tuple[type[_Section], ...]] = {
+    "objective": (Causal, FillInTheMiddle),
+    "optimizer": (Muon, AdamW),
+    "schedule": (WSD, Cosine, Constant),
+}
+
+
+def _kind_of(section: type[_Section]) -> str:
+    return get_args(section.model_fields["kind"].annotation)[0]
+
+
+class Recipe(_Section):
+    """The whole tree. Frozen; `override` makes a changed copy.
+
+    >>> recipe = Recipe.from_dict({
+    ...     "model": {"arch": "transformer"}, "data": {"train": ["a.txt"]}, "train": {"steps": 10}})
+    >>> recipe.override(["optimizer.lr=1e-3"]).optimizer.lr
+    0.001
+    """
+
+    name: str = "run"
+    seed: Count = 0
+    model: Model
+    data: Data
+    objective: Annotated[Causal | FillInTheMiddle, Field(discriminator="kind")]
+    optimizer: Annotated[Muon | AdamW, Field(discriminator="kind")]
+    schedule: Annotated[WSD | Cosine | Constant, Field(discriminator="kind")]
+    train: Train
+    evaluate: Evaluate = Evaluate()
+    log: Log = Log()
+
+    @classmethod
+    def load(cls, name: str | Path, *, overrides: Sequence[str] = ()) -> "Recipe":
+        """The recipe called `name`, or at that path, with `section.key=value` applied."""
+        path = find_recipe(name)
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path} is not valid TOML: {error}") from None
+        return cls.from_dict({"name": path.stem, **raw}, overrides=overrides)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], *, overrides: Sequence[str] = ()) -> "Recipe":
+        """The recipe of a nested dict; `RecipeError` says which setting is wrong and why."""
+        tree = deepcopy(dict(raw))
+        for section, kinds in _KINDS.items():
+            if isinstance(tree.setdefault(section, {}), dict):
+                tree[section].setdefault("kind", _kind_of(kinds[0]))
+        changes = dict(_parse_override(text) for text in overrides)
+        _apply(tree, changes)
+        try:
+            recipe = cls.model_validate(tree)
+        except ValidationError as error:
+            raise RecipeError(_explain(error)) from None
+        recipe._check()
+        return recipe
+
+    def override(self, overrides: Sequence[str]) -> "Recipe":
+        """A copy with `section.key=value` changes."""
+        return Recipe.from_dict(self.to_dict(), overrides=overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, defaults included, settings without effect left out."""
+        tree = self.model_dump(exclude_none=True)
+        for key, _, _ in list(_ineffective(tree)):
+            section, _, field = key.partition(".")
+            del tree[section][field]
+        return tree
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML that `load` reads back to an equal one."""
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+    @cached_property
+    def architecture(self) -> "type[ByteModel]":
+        """The `ByteModel` class of `model.arch` (imports torch)."""
+        from bytelm.errors import BytelmError
+        from bytelm.registry import architecture
+
+        try:
+            return architecture(self.model.arch)
+        except BytelmError as error:
+            raise RecipeError(f"model.arch: {error}") from None
+
+    @cached_property
+    def arch_config(self) -> "ArchConfig":
+        """The architecture's own validated config (imports torch)."""
+        try:
+            return self.architecture.Config(**self.model.settings)
+        except ValidationError as error:
+            fields = self.architecture.Config.model_fields
+            raise RecipeError(_explain(error, prefix=("model",), allowed=fields)) from None
+
+    def _check(self) -> None:
+        """What no single field can see."""
+        train, data, warmup = self.train, self.data, self.schedule.warmup
+        if isinstance(warmup, float) and warmup > 1:
+            raise RecipeError(
+                f"schedule.warmup = {warmup}: an integer counts steps, a fraction (0 to 1) is a "
+                "share of the whole training"
+            )
+        if train.steps is None and train.max_minutes is None:
+            raise RecipeError(
+                "the recipe does not say when to stop: set train.steps, train.max_minutes or both"
+            )
+        if train.batch_bytes % (train.context_bytes * train.accumulate):
+            raise RecipeError(
+                f"train.batch_bytes ({train.batch_bytes}) must be a multiple of "
+                f"train.context_bytes x train.accumulate ({train.context_bytes} x "
+                f"{train.accumulate} = {train.context_bytes * train.accumulate})"
+            )
+        if data.weights is not None and len(data.weights) != len(data.train):
+            raise RecipeError(
+                f"data.weights has {len(data.weights)} numbers for {len(data.train)} paths in "
+                "data.train: give one each"
+            )
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe: that path, else NAME.toml in the recipe folders."""
+    path = Path(name)
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        raise RecipeError(f"there is no recipe file {str(path)!r}")
+    for folder in recipe_folders():
+        if (found := folder / f"{name}.toml").is_file():
+            return found
+    known = {file.stem for folder in recipe_folders() for file in folder.glob("*.toml")}
+    raise RecipeError(unknown_name("recipe", str(name), known))
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes are looked up by name: ./models, the repository's, the wheel's."""
+    package = Path(__file__).resolve().parent
+    return [Path("models"), package.parent / "models", package / "_recipes"]
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    """`section.key=value` -> (key, value): the value in TOML syntax, or a bare string."""
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or not key:
+        raise RecipeError(
+            f"an override is section.key=value, for example train.steps=100; got {text!r}"
+        )
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def _apply(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Write the overrides into the tree, then drop or refuse what has no effect any more."""
+    new_arch = changes.get("model.arch")
+    if isinstance(tree.get("model"), dict) and new_arch not in (None, tree["model"].get("arch")):
+        tree["model"] = {}
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise RecipeError(f"{key}: {part!r} is a value, not a section")
+        node[last] = value
+    for key, switch, reason in list(_ineffective(tree)):
+        if key in changes or switch not in changes:
+            raise RecipeError(f"{key} has no effect: {reason}. Remove it or change {switch}")
+        section, _, field = key.partition(".")
+        del tree[section][field]
+
+
+def _ineffective(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(setting, the switch that disables it, why) for each setting present without effect."""
+    sections = {name: value for name, value in tree.items() if isinstance(value, dict)}
+    for section, kinds in _KINDS.items():
+        given = sections.get(section, {})
+        users: dict[str, list[str]] = {}
+        for kind in kinds:
+            for field in kind.model_fields:
+                users.setdefault(field, []).append(_kind_of(kind))
+        chosen = given.get("kind")
+        for field in given:
+            if chosen in users["kind"] and chosen not in users.get(field, users["kind"]):
+                only = " and ".join(users[field])
+                why = f"{section}.kind is {chosen!r}, and only {only} uses it"
+                yield f"{section}.{field}", f"{section}.kind", why
+    yield from _ineffective_switches(sections)
+
+
+def _ineffective_switches(
+    sections: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[str, str, str]]:
+    evaluate, train = sections.get("evaluate", {}), sections.get("train", {})
+    data = sections.get("data", {})
+    if not data.get("heldout"):
+        for field in evaluate:
+            if field in Evaluate.model_fields and evaluate[field]:
+                yield (
+                    f"evaluate.{field}",
+                    "data.heldout",
+                    "there are no data.heldout paths",
+                )
+    elif evaluate.get("every") == 0 and "bytes" in evaluate:
+        yield "evaluate.bytes", "evaluate.every", "evaluate.every is 0 (no periodic evaluation)"
+    if train.get("checkpoint_every") == 0 and "keep_last" in train:
+        yield "train.keep_last", "train.checkpoint_every", "train.checkpoint_every is 0"
+    if train.get("max_minutes") is None and "clock" in train:
+        yield "train.clock", "train.max_minutes", "train.max_minutes is not set"
+    if "record_size" in data and data.get("policy") != "record":
+        yield "data.record_size", "data.policy", "data.policy is not 'record'"
+    if "weights" in data and len(data.get("train", ())) == 1:
+        yield "data.weights", "data.train", "data.train is a single path"
+
+
+def _explain(
+    error: ValidationError, *, prefix: tuple[str, ...] = (), allowed: Iterable[str] = ()
+) -> str:
+    """One line a wrong setting: which, what was given, what is allowed."""
+    lines = []
+    for item in error.errors():
+        location = [*prefix, *(str(part) for part in item["loc"])]
+        if location[0] in _KINDS:  # pydantic puts the kind, and union branches, into the path
+            kinds = [_kind_of(kind) for kind in _KINDS[location[0]]]
+            location = [location[0], *(part for part in location[1:] if part not in kinds)][:2]
+        lines.append(_explain_one(item, location, allowed or _fields(location)))
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _explain_one(item: Any, location: list[str], allowed: Iterable[str]) -> str:
+    key, given = ".".join(location), item["input"]
+    if item["type"] == "extra_forbidden":
+        kind = f"setting of [{location[0]}]" if len(location) > 1 else "section"
+        return unknown_name(kind, location[-1], allowed)
+    if item["type"] == "union_tag_invalid":
+        kinds = [_kind_of(kind) for kind in _KINDS[location[0]]]
+        return unknown_name(f"{location[0]}.kind", given.get("kind"), kinds)
+    if item["type"] == "missing":
+        return f"{key} is required and missing"
+    return f"{key} = {given!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _fields(location: list[str]) -> set[str]:
+    """Names allowed where an unknown one was found."""
+    section = location[0]
+    if len(location) == 1:
+        return set(Recipe.model_fields)
+    if section in _KINDS:
+        return {field for kind in _KINDS[section] for field in kind.model_fields}
+    annotation = Recipe.model_fields[section].annotation
+    return set(annotation.model_fields) if isinstance(annotation, type) else set()

@@ -1,0 +1,100 @@
+"""What [data] and [objective] of a recipe mean: where training meets the data layer."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bytelm.data import (
+    OBJECTIVES,
+    Batch,
+    BatchStream,
+    Corpus,
+    DataState,
+    Fim,
+    Mixture,
+    Objective,
+    Windows,
+)
+from bytelm.errors import DataError
+from bytelm.recipe import Recipe
+
+
+class TrainingData:
+    """Batches of a recipe's training data for one rank, and its held-out windows."""
+
+    def __init__(self, recipe: Recipe, *, rank: int, world: int):
+        self.recipe, self.rank, self.world = recipe, rank, world
+        self.objective = make_objective(recipe)
+        self.windows = self._open_training()
+
+    def heldout(self) -> Windows | None:
+        """The held-out windows in the order of the data, None without held-out data."""
+        paths = self.recipe.data.heldout
+        return self._open(paths, shuffle=False) if paths else None
+
+    def batches(
+        self, position: dict[str, Any] | None = None
+    ) -> Iterator[tuple[Batch, dict[str, Any]]]:
+        """(batch, the position after it) for ever, from `position` (None: the start) on."""
+        stream = BatchStream(
+            self.windows,
+            self.objective,
+            batch_windows=self.recipe.train.batch_windows,
+            rank=self.rank,
+            world_size=self.world,
+            state=DataState.from_json(json.dumps(position)) if position else None,
+        )
+        for batch, state in stream:
+            yield batch, json.loads(state.to_json())
+
+    def _open_training(self) -> Windows | Mixture:
+        data = self.recipe.data
+        if data.weights is None:
+            return self._open(data.train, shuffle=True)
+        sources = [self._open([path], shuffle=True) for path in data.train]
+        return Mixture(sources, weights=data.weights)
+
+    def _open(self, paths: Sequence[str], *, shuffle: bool) -> Windows:
+        corpus = Corpus.open([find_data(path) for path in paths])
+        if corpus.total_bytes == 0:
+            raise DataError(f"{', '.join(paths)} is empty: there is not one byte to learn from")
+        return Windows(
+            corpus,
+            length=self.objective.window_length(self.recipe.train.context_bytes),
+            policy=self.recipe.data.policy,
+            record_size=self.recipe.data.record_size,
+            seed=self.recipe.seed,
+            shuffle=shuffle,
+        )
+
+
+def make_objective(recipe: Recipe) -> Objective:
+    """The objective a recipe's [objective] section describes."""
+    settings = recipe.objective.model_dump(exclude={"kind"})
+    objective = OBJECTIVES[recipe.objective.kind](**settings)
+    return replace(objective, seed=recipe.seed) if isinstance(objective, Fim) else objective
+
+
+def heldout_documents(recipe: Recipe) -> list[bytes]:
+    """The held-out documents of a recipe, whole; empty without held-out data."""
+    if not recipe.data.heldout:
+        return []
+    corpus = Corpus.open([find_data(path) for path in recipe.data.heldout])
+    return [document for i in range(len(corpus)) if (document := bytes(corpus.document(i)))]
+
+
+def find_data(path: str) -> str:
+    """`path` as given, or below the repository when only that exists (bundled samples)."""
+    bundled = Path(__file__).resolve().parents[2] / path
+    here = Path(path)
+    if not here.is_absolute() and not _matches(here) and _matches(bundled):
+        return str(bundled)
+    return path
+
+
+def _matches(path: Path) -> bool:
+    """Whether a path exists, or a glob pattern has a match."""
+    parent = Path(*path.parts[:-1])
+    return path.exists() or (parent.is_dir() and any(parent.glob(path.name)))

@@ -1,0 +1,129 @@
+"""One process or many: who am I, what is summed over everyone, and how the model is wrapped.
+
+Started by torchrun, a run uses DDP (weights on every rank) or FSDP2 (`fully_shard`, weights spread
+over ranks); started plainly it is one rank and nothing here communicates. Losses are normalised by
+the number of targets over all ranks, so gradients are summed, not averaged: DDP's and FSDP's
+division by the number of ranks is undone in the loss.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+TIMEOUT = timedelta(minutes=5)  # after which ranks give up on one that died
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of them."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes files and talks to the user."""
+        return self.rank == 0
+
+    def total(self, values: Sequence[float | Tensor]) -> list[float]:
+        """Each value summed over the ranks, in float64."""
+        sums = torch.tensor([float(v) for v in values], dtype=torch.float64)
+        if self.world > 1:
+            sums = sums.to(self.device)
+            dist.all_reduce(sums)
+        return sums.tolist()
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined_ranks() -> Iterator[Ranks]:
+    """The ranks torchrun started (from its environment variables), or this process alone."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if world == 1:
+        yield Ranks(device)
+        return
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    try:
+        yield Ranks(device, rank=dist.get_rank(), world=world)
+    finally:
+        dist.destroy_process_group()
+
+
+def wrap(model: nn.Module, kind: str, ranks: Ranks) -> nn.Module:
+    """The module to call instead of `model`; the same one for a single process and for FSDP2."""
+    if ranks.world == 1:
+        return model
+    if kind == "ddp":
+        return nn.parallel.DistributedDataParallel(model)
+    return _shard(model, ranks)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether each rank holds only a part of the weights."""
+    return any(type(p) is not nn.Parameter for p in model.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, gathered from the ranks if each holds a shard."""
+    if type(tensor) in (Tensor, nn.Parameter):
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(tensor, DTensor)
+    return tensor.full_tensor()
+
+
+def shard_like(full: Tensor, reference: Tensor) -> Tensor:
+    """This rank's part of `full` (the same on every rank), laid out as `reference` is."""
+    if type(reference) in (Tensor, nn.Parameter):
+        return full
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(reference, DTensor)
+    mesh, placements = reference.device_mesh, reference.placements
+    return distribute_tensor(full, mesh, placements, src_data_rank=None)
+
+
+def accumulating(wrapped: nn.Module, *, last: bool) -> AbstractContextManager:
+    """The context of one micro-batch: gradients travel between ranks after the last one only."""
+    if isinstance(wrapped, nn.parallel.DistributedDataParallel) and not last:
+        return wrapped.no_sync()
+    return nullcontext()
+
+
+def _shard(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """FSDP2 over every repeated block (the children of module lists), then over the rest."""
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = dist.init_device_mesh(ranks.device.type, (ranks.world,))
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            for block in module:
+                fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model

@@ -1,0 +1,311 @@
+"""The training loop: batches in, a run directory out. It knows no architecture and no data format.
+
+Choices a reader may question. Every step seeds the generators from (seed, step, rank), so there is
+no generator state to save and a resumed run repeats an uninterrupted one bit for bit. The loss is
+the sum over targets divided by the number of targets over all ranks and micro-batches, so
+accumulation and ranks change nothing; extra loss terms are averaged with the same weights. Weights
+are only ever updated after loss and gradient norm were found finite, so a diverged run's last state
+is still a good one. `train.max_minutes` counts evaluation too, on the clock `train.clock` names.
+"""
+
+import hashlib
+import math
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bytelm.data.batch import Batch
+from bytelm.errors import TrainingError
+from bytelm.recipe import Recipe
+from bytelm.training.alarms import Alarms
+from bytelm.training.build import as_recipe, build
+from bytelm.training.checkpoint import (
+    WEIGHTS,
+    Position,
+    gather_weights,
+    latest_checkpoint,
+    load_tensors,
+    prune,
+    read_position,
+    save_checkpoint,
+)
+from bytelm.training.data import TrainingData
+from bytelm.training.display import Display
+from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
+from bytelm.training.evaluation import heldout_bits_per_byte
+from bytelm.training.metrics import Metrics
+from bytelm.training.optimizer import Optimizers
+from bytelm.training.precision import DTYPES, resolve_dtype
+from bytelm.training.run import Run, check_resumable, choose_run
+from bytelm.training.schedule import lr_factor, progress
+from bytelm.training.signals import StopSignals
+from bytelm.training.step import StepResult, forward_backward, micro_batches
+
+
+def train(
+    recipe: Recipe | str | Path,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+) -> Path:
+    """Train a recipe (name, path or `Recipe`); -> the run directory.
+
+    run_dir    where to write; default: runs/NAME, or the first free runs/NAME-2, -3, ...
+    resume     go on from the last checkpoint in the run directory, if there is one
+    overrides  "section.key=value" changes to the recipe
+    """
+    recipe = as_recipe(recipe, overrides=overrides)
+    _set_threads(recipe.train.threads)
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined_ranks())
+        path = Path(run_dir) if run_dir is not None else None
+        run = Run(ranks.agree(choose_run(recipe, path=path, resume=resume).path))
+        trainer = Trainer(recipe, run, ranks)
+        stack.callback(trainer.close)
+        signals = stack.enter_context(StopSignals())
+        if stopped_by := trainer.run_to_end(signals):
+            raise SystemExit(128 + stopped_by)
+    return run.path
+
+
+class Trainer:
+    """One run in progress. `run_to_end` is the whole loop."""
+
+    def __init__(self, recipe: Recipe, run: Run, ranks: Ranks):
+        self.recipe, self.run, self.ranks = recipe, run, ranks
+        if run.exists:
+            check_resumable(recipe, run)
+        self.data = TrainingData(recipe, rank=ranks.rank, world=ranks.world)
+        self.heldout = self.data.heldout() if recipe.evaluate.every else None
+        self.model = build(recipe).to(ranks.device)
+        if ranks.first:
+            run.begin(recipe, self.model)
+        ranks.wait()
+        self.display = Display(silent=not ranks.first)
+        self._restore()
+        self.alarms = Alarms(**self.position.alarms)
+        step = self.position.step
+        self.metrics = Metrics(run.metrics, step=step) if ranks.first else None
+        self.saved_step = step if step else -1  # even an untrained model is saved in the end
+        self._now = time.process_time if recipe.train.clock == "cpu" else time.monotonic
+        self.clock = self._now() - self.position.seconds  # when the run would have begun
+
+    def _restore(self) -> None:
+        """Model, optimizers and position: from the newest checkpoint, or fresh."""
+        checkpoint = self.ranks.agree(latest_checkpoint(self.run.checkpoints))
+        if checkpoint is None:
+            self.position = Position(dtype=self._choose_dtype(), data=None)
+        else:
+            self.position = read_position(checkpoint)
+        self.wrapped = wrap(self.model, self.recipe.train.distributed, self.ranks)
+        self.optimizers = Optimizers(
+            self.model, self.recipe.optimizer, muon_dtype=DTYPES[self.position.dtype]
+        )
+        if checkpoint is not None:
+            load_tensors(checkpoint, model=self.model, optimizers=self.optimizers)
+            if self.ranks.first:  # a kill may have come between the checkpoint and this
+                self.run.publish(checkpoint / WEIGHTS)
+            self.display.message(f"resuming {self.run.path} after step {self.position.step}")
+        if self.recipe.train.compile:
+            self.model.compile()
+
+    def _choose_dtype(self) -> str:
+        """train.dtype, with "auto" decided by timing this model on its own first batch."""
+        recipe = self.recipe
+
+        def trial(dtype: str) -> None:
+            batch, _ = next(self.data.batches())
+            micro = next(micro_batches(batch, recipe.train.accumulate))
+            alone = Ranks(self.ranks.device)
+            forward_backward(self.model, micro, parts=1, dtype=dtype, ranks=alone)
+            self.model.zero_grad(set_to_none=True)
+
+        return resolve_dtype(recipe.train.dtype, self.ranks, trial)
+
+    def run_to_end(self, signals: StopSignals) -> int | None:
+        """Train until a limit or a signal; -> the signal's number, if one came to any rank."""
+        batches = self.data.batches(self.position.data)
+        while (done := self._done()) < 1 and not self._stopping(signals):
+            batch, next_data = next(batches)
+            self._step(batch, done)
+            self.position.data = next_data
+            if self._due(self.recipe.evaluate.every):
+                self.evaluate()
+            if self._due(self.recipe.train.checkpoint_every):
+                self.save()
+        if done == 1:
+            self.evaluate()
+        self.save()
+        return None if done == 1 else signals.received or signal.SIGTERM
+
+    def _done(self) -> float:
+        """Share of training that is done, 1 when a limit is reached; the same on every rank."""
+        train = self.recipe.train
+        if train.steps is not None and self.position.step >= train.steps:
+            return 1.0
+        self.position.seconds = self.ranks.agree(self._now() - self.clock)
+        return progress(self.position.step, train, seconds=self.position.seconds)
+
+    def _stopping(self, signals: StopSignals) -> bool:
+        """Whether any rank was told to stop."""
+        return self.ranks.total([float(signals.received is not None)])[0] > 0
+
+    def _step(self, batch: Batch, done: float) -> None:
+        recipe, position = self.recipe, self.position
+        began = time.monotonic()
+        torch.manual_seed(_step_seed(recipe.seed, position.step, self.ranks.rank))
+        self.model.train()
+        self.model.progress(done)
+        result = forward_backward(
+            self.wrapped,
+            batch,
+            parts=recipe.train.accumulate,
+            dtype=position.dtype,
+            ranks=self.ranks,
+        )
+        norm = self._clip()
+        if not (math.isfinite(result.objective) and math.isfinite(norm)):
+            raise TrainingError(self._diverged(result, norm))
+        factor = lr_factor(recipe.schedule, step=position.step, done=done)
+        telemetry = self._telemetry() if self._due(recipe.log.every, ahead=1) else {}
+        self.optimizers.step(factor)
+        position.step += 1
+        position.bytes_seen += result.raw_bytes
+        self._report(result, norm, factor, telemetry, time.monotonic() - began, done)
+
+    def _clip(self) -> float:
+        """Scale the gradients to the recipe's norm; -> their norm before."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = whole(nn.utils.get_total_norm(gradients))
+        if clip := self.recipe.optimizer.clip:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), clip, norm)
+        return float(norm)
+
+    def _telemetry(self) -> dict[str, float]:
+        """Gradient norms (after clipping) by parameter kind."""
+        if not self.recipe.log.telemetry:
+            return {}
+        kinds: dict[str, list[Tensor]] = {}
+        for name, p in self.model.named_parameters():
+            if p.grad is not None:
+                kinds.setdefault(self.model.parameter_role(name, p).kind, []).append(p.grad)
+        return {
+            f"grad_norm/{kind}": float(whole(nn.utils.get_total_norm(gradients)))
+            for kind, gradients in kinds.items()
+        }
+
+    def _report(self, result: StepResult, norm, factor, telemetry, seconds, done) -> None:
+        """Metrics row, display and alarms after a step."""
+        position, recipe = self.position, self.recipe
+        bits = result.loss * result.targets / max(result.raw_bytes, 1) / math.log(2)
+        speed = result.raw_bytes / seconds
+        self.display.update(
+            step=position.step, done=done, bits=bits, speed=speed, seconds=position.seconds
+        )
+        if not self._due(recipe.log.every):
+            return
+        self._write(
+            loss=result.loss,
+            bits_per_byte=bits,
+            bytes_seen=position.bytes_seen,
+            bytes_per_second=speed,
+            seconds=position.seconds,
+            lr=recipe.optimizer.lr * factor,
+            grad_norm=norm,
+            **(result.stats if recipe.log.telemetry else {}),
+            **telemetry,
+        )
+        for alarm in self.alarms.check(position.step, result.stats):
+            self._write(alarm=alarm)
+            self.display.message(f"warning, step {position.step}: {alarm}")
+
+    def evaluate(self) -> None:
+        """Held-out bits per byte now; nothing without held-out data or if just done."""
+        recipe, position = self.recipe, self.position
+        if self.heldout is None or position.evaluated == position.step:
+            return
+        bits = heldout_bits_per_byte(
+            self.wrapped,
+            self.heldout,
+            limit=recipe.evaluate.bytes,
+            rows=max(1, recipe.train.batch_windows // recipe.train.accumulate // self.ranks.world),
+            dtype=position.dtype,
+            ranks=self.ranks,
+        )
+        position.evaluated = position.step
+        self._write(heldout_bits_per_byte=bits)
+        self.display.message(f"step {position.step}: {bits:.4f} bits/byte held out")
+        if position.best is None or bits < position.best:
+            position.best = bits
+            weights = gather_weights(self.model, self.ranks)
+            if self.ranks.first:
+                self.run.publish_best(recipe, self.model, weights)
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment and make it the run's model; nothing if just done."""
+        if self.saved_step == self.position.step:
+            return
+        self.position.alarms = asdict(self.alarms)
+        if self.metrics is not None:
+            self.metrics.flush()
+        path = save_checkpoint(
+            self.run.checkpoints,
+            model=self.model,
+            optimizers=self.optimizers,
+            position=self.position,
+            ranks=self.ranks,
+        )
+        if self.ranks.first:
+            self.run.publish(path / WEIGHTS)
+            prune(self.run.checkpoints, keep=self.recipe.train.keep_last)
+        self.saved_step = self.position.step
+        self.ranks.wait()
+
+    def close(self) -> None:
+        """Let go of files and the terminal."""
+        self.display.close()
+        if self.metrics is not None:
+            self.metrics.close()
+
+    def _write(self, **values: float | str) -> None:
+        if self.metrics is not None:
+            self.metrics.write({"step": self.position.step, **values})
+
+    def _due(self, every: int, *, ahead: int = 0) -> bool:
+        """Whether something done every so many steps is due now (or `ahead` steps from now)."""
+        return every > 0 and (self.position.step + ahead) % every == 0
+
+    def _diverged(self, result: StepResult, norm: float) -> str:
+        """What to say when loss or gradients are not finite."""
+        what = "gradient norm" if math.isfinite(result.objective) else "loss"
+        value = norm if what == "gradient norm" else result.objective
+        good = latest_checkpoint(self.run.checkpoints)
+        back = f"The last good checkpoint is {good}" if good else "There is no checkpoint yet"
+        return (
+            f"the {what} is {value} at step {self.position.step + 1}; the weights were not "
+            f"updated. {back}. Try a lower optimizer.lr (or muon_lr), a longer schedule.warmup, "
+            "optimizer.clip=1.0, or train.dtype=float32, in a new run"
+        )
+
+
+def _set_threads(wanted: int) -> None:
+    """`wanted` threads; 0 = the cores this process may use, unless OMP_NUM_THREADS says less."""
+    if wanted:
+        torch.set_num_threads(wanted)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // share))
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of every generator during one step of one rank."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

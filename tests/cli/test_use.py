@@ -1,0 +1,147 @@
+"""The commands that use a model, run as a user runs them (in this process)."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bytelm.cli.app import run as command_line
+from bytelm.lm.generate import generate
+from bytelm.lm.load import load
+from tests.lm.contract import hnet, transformer
+from tests.lm.runs import save_run
+
+TEXT = "Größe: sea shells, 東京. ".encode() * 4
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    save_run(transformer(), folder / "flat", arch="transformer")
+    save_run(hnet(["m1", ["m1", ["T1"], "m1"], "m1"]), folder / "hnet", arch="hnet")
+    save_run(transformer(layers=1), folder / "fim", arch="transformer", objective="fim")
+    (folder / "text").write_bytes(TEXT)
+    return folder
+
+
+@pytest.fixture
+def bytelm(capfdbinary):
+    def call(*arguments: object, status: int = 0) -> tuple[bytes, str]:
+        with pytest.raises(SystemExit) as exit:
+            command_line([str(argument) for argument in arguments])
+        out, err = capfdbinary.readouterr()
+        assert (exit.value.code or 0) == status, err.decode()
+        return out, err.decode()
+
+    return call
+
+
+def test_eval_reports_the_model_beside_the_compressors(runs, bytelm):
+    out, _ = bytelm("eval", runs / "hnet", runs / "text", "--json")
+    report = json.loads(out)
+    assert {"bits_per_byte", "bytes_per_second", "gzip", "xz", "zstd", "end_bits"} <= report.keys()
+    assert (report["bytes"], report["documents"]) == (len(TEXT), 1)
+    assert (report["window"], report["stride"]) == (63, 31)
+    assert report["bits_per_byte"] == pytest.approx(load(runs / "hnet").bits_per_byte(TEXT))
+    out, _ = bytelm("eval", runs / "hnet", runs / "text", "--stride", 5, "--primed", runs / "text")
+    assert b"xz -9e, primed" in out and b"stride 5" in out
+
+
+def test_generate_writes_the_bytes_themselves(runs, bytelm):
+    options = {"temperature": 0.9, "top_k": 9, "top_p": 0.9}
+    expected = generate(load(runs / "flat"), b"sea", max_bytes=40, seed=3, **options)
+    flags = [x for k, v in options.items() for x in (f"--{k.replace('_', '-')}", v)]
+    limits = ["--max-bytes", 40, "--seed", 3]
+    out, err = bytelm("generate", runs / "flat", "--prompt", "sea", *limits, *flags)
+    assert out == expected and not err
+
+
+def test_generate_reads_prompt_files_and_stops(runs, bytelm):
+    lm = load(runs / "flat")
+    whole = generate(lm, TEXT, max_bytes=30, temperature=0)
+    arguments = ["generate", runs / "flat", "--prompt-file", runs / "text", "--temperature", 0]
+    out, _ = bytelm(*arguments, "--max-bytes", 30, "--stop", f"\\x{whole[5]:02x}")
+    assert out == whole[: whole.index(whole[5])]
+    out, _ = bytelm(*arguments, "--max-bytes", 9, "--utf8")
+    (TEXT + out).decode()
+
+
+def test_several_models_make_an_ensemble(runs, bytelm):
+    arguments = ["eval", runs / "flat", runs / "text", "--model", runs / "hnet", "--json"]
+    together = json.loads(bytelm(*arguments, "--ensemble", "bayes")[0])["bits_per_byte"]
+    alone = [load(runs / name).bits_per_byte(TEXT) for name in ("flat", "hnet")]
+    assert together <= min(alone) + 1 / len(TEXT)
+    _, err = bytelm(*arguments, "--ensemble", "bays", status=2)
+    assert "did you mean 'bayes'" in err
+
+
+def test_score_gives_the_log_probability_of_every_byte(runs, bytelm):
+    report = json.loads(bytelm("score", runs / "flat", runs / "text", "--json")[0])
+    lm = load(runs / "flat")
+    assert report["logprob"] == pytest.approx(float(lm.score(TEXT).sum()))
+    assert len(report["bits"]) == len(TEXT)
+    assert b"bits/byte" in bytelm("score", runs / "flat", runs / "text")[0]
+
+
+def test_next_lists_the_most_probable_outcomes(runs, bytelm):
+    rows = json.loads(bytelm("next", runs / "flat", "--prompt", "se", "--top", 257, "--json")[0])
+    probabilities = [row["probability"] for row in rows["next"]]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert len(bytelm("next", runs / "flat", "--prompt", "se", "--top", 3)[0].splitlines()) == 3
+
+
+@pytest.mark.parametrize("model", ["flat", "fim"])
+def test_infill_writes_the_middle(runs, bytelm, model):
+    (runs / "short").write_bytes(b"abc")
+    files = ["--prefix-file", runs / "short", "--suffix-file", runs / "short"]
+    out, _ = bytelm("infill", runs / model, *files, "--max-bytes", 6, "--candidates", 5)
+    assert len(out) <= 6
+    assert bytelm("infill", runs / model, *files, "--max-bytes", 6, "--candidates", 5)[0] == out
+
+
+def test_chunks_show_where_the_model_cuts(runs, bytelm, tmp_path):
+    page = tmp_path / "page.html"
+    out, err = bytelm("chunks", runs / "hnet", runs / "text", "--html", page)
+    assert b"\x1b" not in out and "stage 1" in err
+    assert "東" in page.read_text(encoding="utf-8")
+    report = json.loads(bytelm("chunks", runs / "hnet", runs / "text", "--json")[0])
+    assert set(report["boundaries"][1]) <= set(report["boundaries"][0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "{runs}/missing", "{runs}/text"], "no model at"),
+        (["eval", "{runs}/flat", "{runs}/missing"], "missing"),
+        (["score", "{runs}/flat", "{runs}/missing"], "No such file"),
+        (["score", "{runs}/flat", os.devnull], "empty"),
+        (["chunks", "{runs}/flat", "{runs}/text"], "no chunks"),
+        (["generate", "{runs}/flat", "--top-p", "3"], "top_p must be"),
+        (["generate", "{runs}/flat", "--prompt", "a", "--prompt-file", "b"], "not both"),
+        (["eval", "{runs}/flat", "{runs}/text", "--weights", "1"], "several models"),
+        (["infill", "{runs}/flat", "--prefix-file", "{runs}/nope", "--suffix-file", "x"], "nope"),
+    ],
+)
+def test_mistakes_exit_with_2_and_one_paragraph(runs, bytelm, arguments, message):
+    out, err = bytelm(*(a.format(runs=runs) for a in arguments), status=2)
+    assert message in err and not out
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_reader_that_leaves_early_is_no_error(runs):
+    command = [sys.executable, "-m", "bytelm", "generate", str(runs / "flat"), "--max-bytes", "300"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_terminal_that_is_not_utf8_is_no_error(runs):
+    command = [sys.executable, "-m", "bytelm", "chunks", str(runs / "hnet"), str(runs / "text")]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert done.returncode == 0 and done.stdout.isascii()

@@ -1,0 +1,24 @@
+"""Run directories made by hand: what training leaves behind, without training."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from bytelm.lm.native import NativeLM
+
+
+def save_run(lm: NativeLM, folder: Path, *, arch: str, objective: str = "causal") -> Path:
+    """Write the model of `lm` as a run directory in fp32, trained with contexts of 64 bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {
+        "arch": arch,
+        "family": "causal",
+        "config": lm.model.config.model_dump(mode="json"),
+        "vocabulary": lm.model.vocab.to_dict(),
+        "context_bytes": 64,
+        "objective": objective,
+    }
+    (folder / "config.json").write_text(json.dumps(description))
+    save_file(lm.model.float().state_dict(), folder / "model.safetensors")
+    return folder

@@ -1,0 +1,184 @@
+"""Every `ByteLM` keeps the contract of `bytelm.lm.protocol`: one test a property."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bytelm.errors import BytelmError
+from bytelm.lm.protocol import ByteLM
+from tests.lm.contract import CASES, Case
+
+pytestmark = pytest.mark.filterwarnings("error")
+few = settings(max_examples=5, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
+def case(request) -> Case:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def lm(case) -> ByteLM:
+    return case.make()
+
+
+def stepwise(lm: ByteLM, data: bytes, lead: bytes = b"") -> torch.Tensor:
+    """The oracle: scores (n + 1,) read off the distributions, feeding one byte at a time."""
+    state = lm.start()
+    for byte in lead:
+        state = state.feed(bytes([byte]))
+    scores = []
+    for byte in data:
+        scores.append(float(state.logprobs()[byte]))
+        state = state.feed(bytes([byte]))
+    scores.append(float(state.logprobs()[256]))
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+def assert_close(case: Case, left: torch.Tensor | float, right: torch.Tensor | float) -> None:
+    left, right = (torch.as_tensor(x, dtype=torch.float64) for x in (left, right))
+    torch.testing.assert_close(left, right, rtol=case.tolerance, atol=case.tolerance)
+
+
+@few
+@given(data=st.data())
+def test_the_257_outcomes_share_all_probability(case, lm, data):
+    state = lm.start(data.draw(case.texts))
+    logprobs = state.logprobs()
+    assert logprobs.shape == (257,)
+    assert_close(case, logprobs.double().logsumexp(0), 0.0)
+
+
+@few
+@given(data=st.data())
+def test_scoring_at_once_equals_feeding_byte_by_byte(case, lm, data):
+    text = data.draw(case.texts)
+    assert_close(case, lm.score_with_end(text), stepwise(lm, text))
+
+
+@few
+@given(data=st.data())
+def test_the_scores_of_the_bytes_add_up_to_the_log_probability(case, lm, data):
+    text = data.draw(case.texts)
+    expected = stepwise(lm, text)[:-1].sum()
+    assert_close(case, lm.start(text).logprob, expected)
+    assert_close(case, lm.score(text).sum(), expected)
+
+
+@few
+@given(data=st.data())
+def test_any_way_to_split_the_text_leads_to_the_same_state(case, lm, data):
+    text = data.draw(case.texts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    state = lm.start(pieces[0])
+    for piece in pieces[1:]:
+        state = state.feed(piece)
+    whole = lm.start().feed(text)
+    assert_close(case, state.logprobs(), whole.logprobs())
+    assert_close(case, state.logprob, whole.logprob)
+
+
+@few
+@given(data=st.data())
+def test_feeding_a_state_leaves_it_and_its_other_descendants_as_they_were(case, lm, data):
+    text, left, right = (data.draw(case.texts) for _ in range(3))
+    state = lm.start(text)
+    before = state.logprobs().clone()
+    first = state.feed(left)
+    after_first = first.logprobs().clone()
+    state.feed(right).feed(left)
+    assert torch.equal(state.logprobs(), before)
+    assert torch.equal(first.logprobs(), after_first)
+    assert_close(case, first.feed(right).logprobs(), lm.start(text + left + right).logprobs())
+    assert_close(case, state.feed(right).logprobs(), lm.start(text + right).logprobs())
+
+
+@few
+@given(data=st.data())
+def test_a_row_is_what_it_would_be_alone(case, lm, data):
+    rows = data.draw(st.lists(case.texts, min_size=2, max_size=4))
+    fed = [data.draw(case.texts) for _ in rows]
+    batch = lm.start_batch(rows).feed(fed)
+    assert batch.rows == len(rows)
+    for b, (row, piece) in enumerate(zip(rows, fed, strict=True)):
+        alone = lm.start(row).feed(piece)
+        assert_close(case, batch.logprobs()[b], alone.logprobs())
+        assert_close(case, batch.logprob[b], alone.logprob)
+
+
+@few
+@given(data=st.data())
+def test_rows_may_take_turns_byte_by_byte(case, lm, data):
+    texts = [data.draw(case.texts) for _ in range(3)]
+    batch = lm.start_batch([b""] * 3)
+    longest = max(map(len, texts))
+    for t in range(longest):
+        batch = batch.feed([texts[0][t : t + 1], b"", texts[2][t : t + 1]])
+        batch = batch.feed([b"", texts[1][t : t + 1], b""])
+    assert_close(case, batch.logprobs(), lm.start_batch(texts).logprobs())
+    assert_close(case, batch.logprob, lm.start_batch(texts).logprob)
+
+
+@few
+@given(data=st.data())
+def test_selecting_forks_and_reorders_rows(case, lm, data):
+    rows = [data.draw(case.texts) for _ in range(3)]
+    more = data.draw(case.texts)
+    batch = lm.start_batch(rows)
+    before = batch.logprobs().clone()
+    chosen = batch.select([2, 0, 2]).feed([more, b"", b""])
+    expected = [rows[2] + more, rows[0], rows[2]]
+    assert_close(case, chosen.logprobs(), lm.start_batch(expected).logprobs())
+    assert_close(case, chosen.logprob, lm.start_batch(expected).logprob)
+    assert torch.equal(batch.logprobs(), before)
+    assert_close(
+        case, batch.feed([more] * 3).logprobs(), lm.start_batch([r + more for r in rows]).logprobs()
+    )
+
+
+@few
+@given(data=st.data())
+def test_conditional_scores_add_up_over_any_cut(case, lm, data):
+    x, y = data.draw(case.texts), data.draw(case.texts)
+    whole, left = lm.score(x + y).sum(), lm.score(x).sum()
+    assert_close(case, lm.conditional_score(x, y), whole - left)
+
+
+@few
+@given(data=st.data())
+def test_a_context_of_bytes_conditions_without_being_scored(case, lm, data):
+    x, y = data.draw(case.texts), data.draw(case.texts)
+    state = lm.start(y, context=x)
+    assert_close(case, state.logprobs(), lm.start(x + y).logprobs())
+    expected = stepwise(lm, y, lead=x)
+    assert_close(case, state.logprob, expected[:-1].sum())
+    assert_close(case, lm.score_with_end(y, context=x), expected)
+
+
+@few
+@given(data=st.data())
+def test_many_texts_are_scored_as_each_alone(case, lm, data):
+    texts = data.draw(st.lists(case.texts, max_size=4))
+    together = lm.score_batch_with_end(texts)
+    assert len(together) == len(texts)
+    for text, scores in zip(texts, together, strict=True):
+        assert scores.dtype == torch.float64
+        assert_close(case, scores, lm.score_with_end(text))
+
+
+def test_the_empty_text_has_probability_one_and_an_end(case, lm):
+    assert lm.start().logprob == 0.0
+    assert lm.score_with_end(b"").shape == (1,)
+    assert float(lm.score_with_end(b"")[0]) < 0
+
+
+def test_an_unknown_special_symbol_is_named(case, lm):
+    with pytest.raises(BytelmError, match="no_such_symbol"):
+        lm.start(b"", context=["no_such_symbol"])
+
+
+def test_bits_per_byte_of_nothing_is_an_error(case, lm):
+    with pytest.raises(BytelmError, match="empty"):
+        lm.bits_per_byte(b"")

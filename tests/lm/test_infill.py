@@ -1,0 +1,105 @@
+"""Infilling: formats are contexts, and untrained models are asked by exact probabilities."""
+
+import math
+
+import pytest
+import torch
+
+from bytelm.errors import BytelmError
+from bytelm.lm.generate import generate
+from bytelm.lm.infill import TEMPLATES, find_template, infill, score_middles
+from bytelm.lm.ngram import NgramLM
+from bytelm.lm.protocol import ByteLM
+from tests.lm.contract import transformer
+
+
+class Recorder(ByteLM):
+    """Knows some special symbols, notes what it is started with, and always ends."""
+
+    def __init__(self, *symbols: str):
+        self._symbols = {symbol: 1000 + i for i, symbol in enumerate(symbols)}
+        self.started = []
+        self.inner = NgramLM.train([b"mid"] * 50, order=3)
+
+    @property
+    def specials(self):
+        return self._symbols
+
+    def start_batch(self, prompts, *, context=None):
+        self.started.append((list(prompts), context))
+        return self.inner.start_batch(prompts)
+
+
+def test_our_formats_are_those_of_training():
+    template = TEMPLATES["bytelm"]
+    context, prompt = template.fill("psm", prefix=b"P", suffix=b"S")
+    assert (context, prompt) == (["fim_prefix", b"P", "fim_suffix", b"S", "fim_middle"], b"")
+    context, prompt = template.fill("spm", prefix=b"P", suffix=b"S")
+    assert (context, prompt) == (["fim_prefix", "fim_suffix", b"S", "fim_middle"], b"P")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_models_symbols_choose_its_format(name):
+    lm = Recorder("<pad>", *TEMPLATES[name].symbols)
+    assert find_template(lm) is TEMPLATES[name]
+    assert infill(lm, prefix=b"a", suffix=b"z", max_bytes=9, temperature=0) == b"mid"
+    ((prompts, context),) = lm.started
+    assert prompts == [b""] and context[0][1] == b"a" and context[0][3] == b"z"
+
+
+def test_orders_a_family_never_saw_are_refused():
+    with pytest.raises(BytelmError, match="not trained on the order spm"):
+        infill(Recorder(*TEMPLATES["qwen"].symbols), prefix=b"a", suffix=b"b", order="spm")
+    with pytest.raises(BytelmError, match="did you mean 'psm'"):
+        infill(Recorder(), prefix=b"a", suffix=b"b", order="psn")
+
+
+def test_text_that_spells_a_symbol_stays_text():
+    lm = transformer(window=60, stride=30)
+    plain = lm.start(b"", context=["fim_prefix", b"<fim_suffix>", "fim_suffix", b"", "fim_middle"])
+    assert math.isfinite(float(plain.logprobs().sum()))
+    filled = infill(lm, prefix=b"fim_middle", suffix=b"<|fim_suffix|>", max_bytes=5, seed=1)
+    context = ["fim_prefix", b"fim_middle", "fim_suffix", b"<|fim_suffix|>", "fim_middle"]
+    assert filled == generate(lm, b"", max_bytes=5, seed=1, context=context)
+
+
+def test_untrained_models_find_the_middle_that_fits_both_sides():
+    lm = NgramLM.train(
+        [b"left one right. ", b"left two wrong. ", b"left six rough. "] * 20, order=6
+    )
+    for seed in range(3):
+        middle = infill(
+            lm, prefix=b"left ", suffix=b"right. ", max_bytes=8, temperature=0, seed=seed
+        )
+        assert middle == b"one "
+    assert infill(lm, prefix=b"left one ", suffix=b"right. ", max_bytes=8, temperature=0) == b""
+
+
+def test_the_comparison_is_the_exact_joint_probability():
+    lm = transformer(window=30, stride=10)
+    middles = [b"", b"x", b"yes", b"\xff"]
+    for middle, score in zip(middles, score_middles(lm, b"pre", b"suf", middles), strict=True):
+        expected = lm.score(b"pre" + middle + b"suf").sum() - lm.score(b"pre").sum()
+        torch.testing.assert_close(torch.tensor(score, dtype=torch.float64), expected)
+
+
+def test_middles_are_chosen_in_proportion_to_their_probability():
+    lm = NgramLM.train([b"(a)", b"(b)", b"(b)", b"(b)"] * 30, order=3)
+    found = [infill(lm, prefix=b"(", suffix=b")", max_bytes=1, seed=seed) for seed in range(200)]
+    joint = score_middles(lm, b"(", b")", [b"a", b"b"])
+    expected = 1 / (1 + math.exp(joint[0] - joint[1]))
+    assert abs(found.count(b"b") / 200 - expected) < 0.12
+    assert set(found) <= {b"a", b"b", b""}
+
+
+def test_utf8_middles_complete_the_characters_on_both_sides():
+    word = "aßéß".encode()
+    lm = NgramLM.train([word] * 30, order=4)
+    middle = infill(lm, prefix=word[:2], suffix=word[4:], max_bytes=3, utf8=True, temperature=0)
+    assert word[:2] + middle + word[4:] == word
+
+
+def test_without_a_suffix_filling_is_continuing():
+    lm = NgramLM.train([b"left one right. "] * 3, order=5)
+    filled = infill(lm, prefix=b"left", max_bytes=6, seed=2)
+    assert filled == generate(lm, b"left", max_bytes=6, seed=2)

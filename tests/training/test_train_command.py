@@ -1,0 +1,48 @@
+"""`bytelm train` and `bytelm models` as a user meets them: streams, exit codes, closing report."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from bytelm.cli.app import app
+from tests.training.runs import tiny_recipe
+from tests.training.test_distributed import HNET
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_train_reports_and_ends_with_the_run_directory(tmp_path):
+    (tmp_path / "tiny.toml").write_text(tiny_recipe(tmp_path, *HNET).to_toml())
+    run = tmp_path / "run"
+    arguments = ["train", f"{tmp_path}/tiny.toml", "train.steps=4", "--run", str(run)]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[-1] == str(run)
+    for part in ("gzip -9", "xz -9e", "a sample", "where it cuts"):
+        assert part in done.stdout
+    assert "bits/byte held out" in done.stderr and "bits/byte held out" not in done.stdout
+    stored = json.loads((run / "evaluation.json").read_text())
+    assert stored["bytes"] == 300 and 7 < stored["bits_per_byte"] < 9 and stored["xz"] > 0
+
+
+def test_train_py_exits_with_2_and_one_paragraph_on_a_users_mistake():
+    command = [sys.executable, str(ROOT / "train.py"), "no-such-recipe"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: unknown recipe 'no-such-recipe'")
+    assert "Traceback" not in done.stderr
+
+
+def test_models_lists_every_recipe_with_its_size(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, ["models", "--json"])
+    assert result.exit_code == 0
+    listed = json.loads(result.stdout)
+    assert {"hnet", "transformer"} <= set(listed["architectures"])
+    names = {file.stem for file in (ROOT / "models").glob("*.toml")}
+    assert {row["name"] for row in listed["recipes"]} == names
+    for row in listed["recipes"]:
+        assert row["parameters"] > 1e5 and row["flops_per_byte"] > 1e5
