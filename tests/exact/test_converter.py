@@ -73,8 +73,7 @@ def test_scores_are_the_steps_and_add_up_over_any_cut(lm, data):
     assert scores[-1].item() == pytest.approx(state.logprobs()[256].item(), abs=1e-9)
     cut = len(data) // 2
     joined = lm.conditional_score(data[:cut], data[cut:]) + float(lm.score(data[:cut]).sum())
-    if lm.mode != "canonical":  # a canonical context is settled by its plain encoding
-        assert joined == pytest.approx(float(scores[:-1].sum()), abs=1e-9)
+    assert joined == pytest.approx(float(scores[:-1].sum()), abs=1e-9)
 
 
 @MODE
