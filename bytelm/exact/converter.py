@@ -1,0 +1,314 @@
+"""`ByteConverter`: a tokenized language model as a `ByteLM`, and `convert`, which makes one.
+
+Three estimands, never mixed (docs/exact.md):
+
+- `all`: the law of "sample tokens, decode": the sum over every token string whose text starts with
+  the bytes. A beam of `beam` hypotheses drops those below `epsilon` of the mass; what is kept is a
+  lower bound (`log_lower`), what was dropped is bounded (`log_dropped`).
+- `canonical`: the sum over covers that stand on a trunk which the tokenizer could have written.
+  Nothing is pruned; one model row a byte.
+- `canonicalised`: the model first made canonical by construction (tokens that the tokenizer would
+  not have written are masked, the rest renormalised). For it, `all` and `canonical` coincide.
+
+`logprobs()` is normalised in every mode and `logprob` is the sum of its steps. On a real model the
+modes `all` and `canonical` lose some mass at each step (special tokens, invalid continuations), so
+exp(`log_lower`), the prefix probability itself, is somewhat smaller than exp(`logprob`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bytelm.errors import BytelmError, unknown_name
+from bytelm.exact.canonical_lm import CanonicalLM
+from bytelm.exact.encoders import CallableEncoder, Encoder
+from bytelm.exact.row import Pruning, Row, open_rows, rehearse
+from bytelm.exact.skeleton import Skeleton
+from bytelm.exact.token_lm import TokenLM
+from bytelm.exact.trunks import Distribution, Trunk, TrunkTree, evaluate
+from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.lm.protocol import BatchState, ByteLM, Context
+
+Mode = Literal["all", "canonical", "canonicalised"]
+_MODES = ("all", "canonical", "canonicalised")
+_ROWS_A_CALL = 256  # rows of a known text evaluated together: bounds the logits held at once
+_REHEARSALS = 6  # rounds of looking for what else a beam will open in a known text
+_FORESEEN = 8  # shortest known text for which mode "all" evaluates the canonical trunks up front
+
+
+class ConvertedState(BatchState):
+    """Several texts under conversion. A value.
+
+    Besides the `ByteLM` interface: `log_lower`, (B,) log mass of the live hypotheses (a lower bound
+    on the prefix probability of the estimand), `log_dropped`, (B,) log of a bound on what pruning
+    gave up (P <= lower + dropped), and `branches`, the number of live hypotheses a row.
+    """
+
+    def __init__(
+        self, lm: ByteConverter, rows: Sequence[Row], offsets: Sequence[tuple[float, float]]
+    ):
+        self._lm = lm
+        self._rows = list(rows)
+        self._offsets = list(offsets)  # (logprob, log_lower) of each row's context
+
+    @property
+    def rows(self) -> int:
+        return len(self._rows)
+
+    @property
+    def logprob(self) -> Tensor:
+        return self._column([row.logprob - at for row, (at, _) in self._pairs()])
+
+    @property
+    def log_lower(self) -> Tensor:
+        """(B,) log of a lower bound on the prefix probability; equal to it if nothing is pruned."""
+        return self._column([row.log_lower - at for row, (_, at) in self._pairs()])
+
+    @property
+    def log_dropped(self) -> Tensor:
+        """(B,) log of an upper bound on the probability that pruning lost."""
+        return self._column([row.log_dropped - at for row, (_, at) in self._pairs()])
+
+    @property
+    def branches(self) -> list[int]:
+        """Live hypotheses of each row before the next byte."""
+        open_rows(self._rows)
+        return [len(row.opened.branches) for row in self._rows if row.opened is not None]
+
+    def _pairs(self) -> list[tuple[Row, tuple[float, float]]]:
+        return list(zip(self._rows, self._offsets, strict=True))
+
+    @staticmethod
+    def _column(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64)
+
+    def logprobs(self) -> Tensor:
+        open_rows(self._rows)
+        return torch.stack([torch.from_numpy(row.logprobs()) for row in self._rows])
+
+    def feed(self, data: Sequence[bytes]) -> ConvertedState:
+        if len(data) != self.rows:
+            raise BytelmError(f"feed got {len(data)} byte strings for {self.rows} rows")
+        return ConvertedState(self._lm, advance(self._rows, data), self._offsets)
+
+    def select(self, rows: Sequence[int] | Tensor) -> ConvertedState:
+        chosen = [int(i) for i in rows]
+        return ConvertedState(
+            self._lm, [self._rows[i] for i in chosen], [self._offsets[i] for i in chosen]
+        )
+
+
+class ByteConverter(ByteLM):
+    """A token LM read one byte at a time; see the module's text for the modes.
+
+    prefix: bytes that the tokenizer puts before every text and which are not part of it (the dummy
+    blank of SentencePiece); P(x) is then P(prefix x) / P(prefix).
+    """
+
+    def __init__(
+        self,
+        lm: TokenLM,
+        encoder: Encoder | None,
+        *,
+        mode: Mode,
+        beam: int,
+        epsilon: float,
+        specials: Mapping[str, int] | None = None,
+        prefix: bytes = b"",
+    ):
+        if mode not in _MODES:
+            raise BytelmError(unknown_name("mode", mode, _MODES))
+        if mode != "all" and encoder is None:
+            raise BytelmError(
+                f'mode {mode!r} needs the tokenizer: give `encode`, or use mode="all"'
+            )
+        if beam < 1 or not 0 <= epsilon < 1:
+            raise BytelmError(
+                f"beam must be at least 1 and epsilon in [0, 1), not {beam} and {epsilon}"
+            )
+        self.mode = mode
+        self.lm = CanonicalLM(lm, encoder) if mode == "canonicalised" and encoder else lm
+        self.encoder = encoder
+        self.index = VocabularyIndex(lm.vocab_bytes, lm.eos_ids)
+        self.pruning = Pruning(beam, epsilon) if mode == "all" else None
+        self.prefix = prefix
+        self._specials = dict(specials or {})
+
+    @property
+    def specials(self) -> Mapping[str, int]:
+        return self._specials
+
+    def start_batch(
+        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
+    ) -> ConvertedState:
+        contexts = [()] * len(prompts) if context is None else context
+        if len(contexts) != len(prompts):
+            raise BytelmError(f"{len(contexts)} contexts for {len(prompts)} prompts")
+        began = [self._begin(parts) for parts in contexts]
+        rows = advance([row for row, _ in began], [unscored for _, unscored in began])
+        offsets = [(row.logprob, row.log_lower) for row in rows]
+        return ConvertedState(self, advance(rows, prompts), offsets)
+
+    def _begin(self, context: Context) -> tuple[Row, bytes]:
+        """A row after the context's specials, and the context bytes still to be fed."""
+        self.check_context(context)
+        tokens, text = self._context_tokens(context)
+        if self.encoder is not None and self.pruning is None and text:
+            # Every canonical encoding has a boundary where encoding may restart, so what stands
+            # before it is plain tokens: no row a byte for a long context.
+            settled = self.encoder.restart(text, 0)
+            tokens += self.encoder.encode(text[:settled])
+            text = text[settled:]
+        base = TrunkTree(self.lm, self.index).root.walk(tokens)
+        base.logprob = 0.0
+        skeleton = None if self.encoder is None else Skeleton(self.encoder, base)
+        starts = ((base, True),)
+        return Row((), starts=starts, pruning=self.pruning, skeleton=skeleton), text
+
+    def _context_tokens(self, context: Context) -> tuple[list[int], bytes]:
+        """Ids up to the last special symbol, and the bytes after it. The dummy blank stands at
+        the very start only: fill-in-the-middle models are trained without it after a marker."""
+        tokens: list[int] = []
+        text = self.prefix
+        for part in context:
+            if isinstance(part, bytes):
+                text += part
+                continue
+            if text and (text != self.prefix or tokens):
+                if self.encoder is None:
+                    raise BytelmError(
+                        f"a context with bytes before the special symbol {part!r} needs the "
+                        "tokenizer: give `encode`"
+                    )
+                tokens += self.encoder.encode(text)
+            tokens.append(self._specials[part])
+            text = b""
+        return tokens, text
+
+    def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
+        """As `ByteLM.score_with_end`, a known text in few forward passes: the trunks that the
+        tokenizer foresees are evaluated together, `_ROWS_A_CALL` bytes at a time."""
+        if isinstance(context, bytes):
+            context = [context]
+        state = self.start_batch([b""], context=None if context is None else [context])
+        trace: list[float] = []
+        (row,) = advance(state._rows, [data], trace=trace)
+        steps = torch.tensor([state._rows[0].logprob, *trace], dtype=torch.float64)
+        end = torch.tensor([row.log_end()], dtype=torch.float64)
+        return torch.cat([_steps(steps), end])
+
+
+def _steps(totals: Tensor) -> Tensor:
+    """Differences of running log-probabilities; -inf after an impossible byte stays -inf."""
+    steps = totals.diff()
+    return torch.where(totals[1:] == -math.inf, totals[1:], steps)
+
+
+def advance(
+    rows: Sequence[Row], data: Sequence[bytes], *, trace: list[float] | None = None
+) -> list[Row]:
+    """Feed data[b] to row b, all rows in step; trace collects the log-prob after each byte of a
+    single row."""
+    rows = list(rows)
+    longest = max(map(len, data), default=0)
+    size = max(_ROWS_A_CALL // max(len(rows), 1), 1)
+    for start in range(0, longest, size):
+        chunks = [piece[start : start + size] for piece in data]
+        paths = _foresee(rows, chunks)
+        held = _evaluate_ahead(rows, chunks, paths)
+        for i in range(max(map(len, chunks))):
+            active = [b for b, chunk in enumerate(chunks) if i < len(chunk)]
+            open_rows([rows[b] for b in active])
+            for b in active:
+                rows[b] = rows[b].push(chunks[b][i], paths[b][i + 1] if paths[b] else None)
+                if trace is not None:
+                    trace.append(rows[b].logprob)
+        del held
+    return rows
+
+
+def _evaluate_ahead(
+    rows: Sequence[Row], chunks: Sequence[bytes], paths: Sequence[list[Skeleton]]
+) -> list[tuple[Trunk, Distribution]]:
+    """Evaluate what reading the chunks will ask for, in few calls: the foreseen trunks, then, for a
+    beam, what it opens besides, which a rehearsal finds a few at a time. Trunks hold neither their
+    children nor their distributions, so both live as long as the list that is returned."""
+    wanted = [trunk for path in paths for skeleton in path[:-1] for trunk, _ in skeleton.here()]
+    held = list(zip(wanted, evaluate(wanted), strict=True))
+    beams = [b for b, path in enumerate(paths) if path and rows[b].pruning is not None]
+    for _ in range(_REHEARSALS if beams else 0):
+        wanted = [trunk for b in beams for trunk in rehearse(rows[b], chunks[b])]
+        if not wanted:
+            break
+        held += zip(wanted, evaluate(wanted), strict=True)
+    return held
+
+
+def _foresee(rows: Sequence[Row], chunks: Sequence[bytes]) -> list[list[Skeleton]]:
+    """The skeletons before, between and after the bytes of each chunk; empty where they are not
+    worth it (mode "all" fed a few bytes) or there is no tokenizer."""
+    paths: list[list[Skeleton]] = []
+    for row, chunk in zip(rows, chunks, strict=True):
+        few = row.pruning is not None and len(chunk) < _FORESEEN
+        if row.skeleton is None or few or not chunk:
+            paths.append([])
+            continue
+        skeleton = row.skeleton
+        for byte in row.unplanned:
+            skeleton = skeleton.push(byte)
+        path = [skeleton]
+        for byte in chunk:
+            path.append(path[-1].push(byte))
+        paths.append(path)
+    return paths
+
+
+def convert(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    mode: Mode = "all",
+    beam: int = 8,
+    epsilon: float = 1e-3,
+    start: Sequence[int] | None = None,
+) -> ByteConverter:
+    """A tokenized language model as a `ByteLM`.
+
+    model, tokenizer: a Hugging Face causal LM and its tokenizer; or any `TokenLM` and, for the
+    canonical modes, an `Encoder` or a function from bytes to ids.
+    start: ids that stand before every text of a Hugging Face model, if not its BOS or separator.
+
+    >>> from bytelm.exact.token_lm import TabularLM
+    >>> lm = convert(TabularLM(lambda h: [0.5, 0.25, 0.25], [b"a", b"ab", None], eos_ids={2}))
+    >>> round(lm.start(b"a").logprobs().exp()[98].item(), 4)     # "ab" is 1/3 of what starts with a
+    0.3333
+    """
+    if _is_hugging_face(model):
+        from bytelm.exact.huggingface import hugging_face_parts
+
+        lm, encoder, specials, prefix = hugging_face_parts(model, tokenizer, mode, start)
+        return ByteConverter(
+            lm, encoder, mode=mode, beam=beam, epsilon=epsilon, specials=specials, prefix=prefix
+        )
+    if start is not None:
+        raise BytelmError("`start` is for Hugging Face models; a TokenLM has its own start_ids")
+    encoder = _encoder(tokenizer, model)
+    return ByteConverter(model, encoder, mode=mode, beam=beam, epsilon=epsilon)
+
+
+def _is_hugging_face(model: Any) -> bool:
+    """Whether the model is a transformers one, without importing transformers to find out."""
+    return any(kind.__module__.startswith("transformers.") for kind in type(model).__mro__)
+
+
+def _encoder(
+    encode: Encoder | Callable[[bytes], Sequence[int]] | None, lm: TokenLM
+) -> Encoder | None:
+    if encode is None or isinstance(encode, Encoder):
+        return encode
+    return CallableEncoder(encode, lm.vocab_bytes)

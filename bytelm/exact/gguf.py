@@ -1,0 +1,185 @@
+"""`load_gguf`: the model in a GGUF file as a `ByteLM`.
+
+Weights are read by transformers (dequantised to float32). The tokenizer is read from the file's own
+metadata instead of transformers' conversion of it, which forgets the pre-tokenizer: the file names
+it (`tokenizer.ggml.pre`), and the regular expressions behind the names that are known here are
+data, below. A file with another name still converts in mode "all", which needs no pre-tokenizer.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bytelm.errors import CheckpointError, MissingExtraError, unknown_name
+from bytelm.exact.converter import ByteConverter, Mode
+from bytelm.exact.huggingface import HuggingFaceLM, import_transformers
+from bytelm.exact.tables import (
+    TokenizerTables,
+    byte_level,
+    is_marker,
+    merge_encoder,
+    piece_bytes,
+)
+from bytelm.exact.tokenizer_files import expression_spans
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+_CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
+_GPT2 = _CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_DIGIT = r"\p{N}"
+
+
+def _cl100k(digits: str) -> str:
+    """The expression of cl100k and its descendants, which differ in how they group digits."""
+    return (
+        rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+
+
+# tokenizer.ggml.pre -> expressions, applied one after the other
+EXPRESSIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("gpt-2", "phi-2", "olmo"), (_GPT2,)),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), (_DIGIT, _GPT2)),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx"), (_cl100k(r"\p{N}{1,3}"),)),
+    **dict.fromkeys(("qwen2", "stablelm2"), (_cl100k(_DIGIT),)),
+}
+_WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3")  # a piece that is a token is that token
+
+
+def load_gguf(
+    path: str | Path,
+    *,
+    mode: Mode = "all",
+    beam: int = 8,
+    epsilon: float = 1e-3,
+    device: str | torch.device = "cpu",
+) -> ByteConverter:
+    """The GGUF file as a `ByteLM`; `CheckpointError` if it is none or holds another kind of model.
+
+    float32 weights take four bytes a parameter in memory, whatever the file's quantisation.
+    """
+    path = Path(path)
+    metadata = read_metadata(path)
+    tables = read_gguf_tokenizer(metadata)
+    if mode != "all":
+        tables.need_encoder()
+    lm = HuggingFaceLM(
+        load_weights(path).to(device),
+        tables.vocab_bytes,
+        eos_ids=tables.eos_ids,
+        start_ids=tables.start_ids,
+    )
+    return ByteConverter(
+        lm,
+        tables.encoder,
+        mode=mode,
+        beam=beam,
+        epsilon=epsilon,
+        specials=tables.specials,
+        prefix=tables.prefix,
+    )
+
+
+def load_weights(path: Path) -> Any:
+    """The transformers model of a GGUF file, float32."""
+    transformers = import_transformers("loading a GGUF file")
+    progress = logging.getLogger("transformers")
+    level = progress.level
+    progress.setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+        )
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"transformers cannot load {path}: {error}") from error
+    finally:
+        progress.setLevel(level)
+        transformers.utils.logging.enable_progress_bar()
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The `tokenizer.*` keys of a GGUF file as Python values."""
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise MissingExtraError("gguf", "hf", "loading a GGUF file") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, IndexError, OverflowError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not a GGUF file: {error}") from error
+    keys = [key for key in reader.fields if key.startswith("tokenizer.")]
+    if "tokenizer.ggml.tokens" not in keys:
+        raise CheckpointError(f"{path} holds no tokenizer, so its tokens have no bytes")
+    return {key: _value(reader, key) for key in keys}
+
+
+def _value(reader: GGUFReader, key: str) -> Any:
+    return reader.fields[key].contents()
+
+
+def read_gguf_tokenizer(metadata: dict[str, Any]) -> TokenizerTables:
+    """Tables of the tokenizer in a GGUF file's metadata."""
+    kind = metadata.get("tokenizer.ggml.model")
+    readers = {"gpt2": _byte_level_tables, "llama": _sentencepiece_tables}
+    if kind not in readers:
+        raise CheckpointError(unknown_name("GGUF tokenizer", kind, readers))
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    types = metadata.get("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
+    if len(types) != len(tokens):
+        raise CheckpointError(f"the file has {len(tokens)} tokens but {len(types)} token types")
+    tables = readers[kind](metadata, tokens, types)
+    bos = metadata.get("tokenizer.ggml.bos_token_id")
+    adds_bos = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")
+    tables.name_ends(bos=bos if adds_bos else None, eos=metadata.get("tokenizer.ggml.eos_token_id"))
+    return tables
+
+
+def _place_specials(tables: TokenizerTables, tokens: list[str], types: list[int]) -> None:
+    for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):
+        marker = kind == _USER_DEFINED and is_marker(token)
+        if kind == _CONTROL or marker:
+            tables.specials[token] = i
+        if kind in (_UNKNOWN, _CONTROL, _UNUSED) or marker:
+            tables.vocab_bytes[i] = None
+        elif kind == _USER_DEFINED:
+            tables.vocab_bytes[i] = token.encode()
+            tables.reason = f"it has added tokens that are text ({token!r})"
+
+
+def _byte_level_tables(
+    metadata: dict[str, Any], tokens: list[str], types: list[int]
+) -> TokenizerTables:
+    tables = TokenizerTables([byte_level(token) for token in tokens])
+    _place_specials(tables, tokens, types)
+    name = metadata.get("tokenizer.ggml.pre")
+    if name not in EXPRESSIONS:
+        tables.reason = unknown_name("pre-tokenizer", name, EXPRESSIONS)
+    if not tables.reason:
+        merges = [entry.split(" ") for entry in metadata["tokenizer.ggml.merges"]]
+        tables.encoder = merge_encoder(
+            tables.vocab_bytes,
+            [(byte_level(a) or b"", byte_level(b) or b"") for a, b in merges],
+            expression_spans(*EXPRESSIONS[name]),  # type: ignore[index]
+            ignore_merges=name in _WHOLE_PIECES,
+        )
+    return tables
+
+
+def _sentencepiece_tables(
+    metadata: dict[str, Any], tokens: list[str], types: list[int]
+) -> TokenizerTables:
+    tables = TokenizerTables([piece_bytes(token) if token else None for token in tokens])
+    _place_specials(tables, tokens, types)
+    tables.prefix = b" " if metadata.get("tokenizer.ggml.add_space_prefix", True) else b""
+    tables.reason = tables.reason or "GGUF files keep no merges of SentencePiece tokenizers"
+    return tables

@@ -1,0 +1,149 @@
+"""Tokenizers as tables: the bytes of every token, and the encoder of a growing text.
+
+One builder a family; `tokenizer_json.py` and `tokenizer_files.py` read the formats and end here.
+Special tokens (BOS, markers, padding) never have bytes: text that happens to spell `<|endoftext|>`
+is text. Normalisers (NFC, NFKC, lower case) are never applied: a text is scored as it stands, and
+where a tokenizer would have rewritten it, its canonical encodings are those of the text as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from bytelm.errors import BytelmError
+from bytelm.exact.bpe import BytePairs
+from bytelm.exact.encoders import CharacterEncoder, Encoder, PlainBPE, PretokenizedBPE, Spans
+
+BLANK = "\u2581"  # SentencePiece's visible blank
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_MARKER = re.compile(r"<[^\s<>]+>|\[[A-Z0-9_/]+\]")
+_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>", "<s>", "</s>", "<eos>")
+
+
+@dataclass
+class TokenizerTables:
+    """What the converter needs to know of a tokenizer.
+
+    vocab_bytes  bytes of each id, None = special
+    encoder      canonical encodings; None with `reason` saying why there are none
+    specials     names of special tokens -> ids, for contexts
+    eos_ids      specials that end a text
+    start_ids    what stands before every text; empty if the tokenizer has nothing of the kind
+    prefix       bytes that the tokenizer puts before every text (the dummy blank)
+    """
+
+    vocab_bytes: list[bytes | None]
+    encoder: Encoder | None = None
+    reason: str = ""
+    specials: dict[str, int] = field(default_factory=dict)
+    eos_ids: set[int] = field(default_factory=set)
+    start_ids: list[int] = field(default_factory=list)
+    prefix: bytes = b""
+
+    def need_encoder(self) -> Encoder:
+        """The encoder, or an error that says why the canonical modes cannot be had."""
+        if self.encoder is None:
+            raise BytelmError(
+                f'the canonical modes cannot read this tokenizer: {self.reason}; use mode="all"'
+            )
+        return self.encoder
+
+    def name_ends(self, *, bos: int | None, eos: int | None) -> None:
+        """Set `start_ids` to BOS, or else to a document separator, and `eos_ids` to EOS and the
+        separators that usually end a document."""
+        separators = [self.specials[name] for name in _SEPARATORS if name in self.specials]
+        ends = [i for i in (eos, self.specials.get("<|endoftext|>")) if i is not None]
+        self.eos_ids = {i for i in ends if self.vocab_bytes[i] is None}
+        starts = [i for i in (bos, *separators, eos) if i is not None]
+        self.start_ids = starts[:1]
+
+
+@lru_cache
+def byte_alphabet() -> dict[str, int]:
+    """The printable characters that GPT-2 style vocabularies write bytes with -> the bytes."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+
+
+def byte_level(token: str) -> bytes | None:
+    """The bytes of a GPT-2 style token; None if it is not written in that alphabet.
+
+    >>> byte_level("Ġhello")
+    b' hello'
+    """
+    alphabet = byte_alphabet()
+    if not token or any(character not in alphabet for character in token):
+        return None
+    return bytes(alphabet[character] for character in token)
+
+
+def piece_bytes(piece: str) -> bytes:
+    """The bytes of a SentencePiece piece: `<0x0A>` is a byte, U+2581 a blank.
+
+    >>> piece_bytes("\\u2581the"), piece_bytes("<0x0A>")
+    (b' the', b'\\n')
+    """
+    match = _BYTE_PIECE.fullmatch(piece)
+    return bytes([int(match[1], 16)]) if match else piece.replace(BLANK, " ").encode()
+
+
+def is_marker(content: str) -> bool:
+    """Whether an added token that its file does not call special is a marker all the same
+    (`<tool_call>`, `<|fim_prefix|>`, `[INST]`)."""
+    return _MARKER.fullmatch(content) is not None
+
+
+def merge_encoder(
+    vocab_bytes: Sequence[bytes | None],
+    merges: Sequence[tuple[bytes, bytes]],
+    spans: Spans | None,
+    *,
+    ignore_merges: bool = False,
+) -> Encoder:
+    """Byte-level BPE with a merge list, the first merge of highest priority."""
+    ranks = {pair: rank for rank, pair in reversed(list(enumerate(merges)))}
+    ids = _first_ids(vocab_bytes)
+    pairs = BytePairs(ids, lambda a, b: ranks.get((a, b)))
+    return _pair_encoder(pairs, spans, ids if ignore_merges else None)
+
+
+def rank_encoder(ranks: Mapping[bytes, int], spans: Spans | None) -> Encoder:
+    """tiktoken's BPE: neighbours join if their concatenation is a token, lowest rank first; a
+    piece that is a token is that token."""
+    pairs = BytePairs(dict(ranks), lambda a, b: ranks.get(a + b))
+    return _pair_encoder(pairs, spans, dict(ranks))
+
+
+def _pair_encoder(pairs: BytePairs, spans: Spans | None, whole: dict[bytes, int] | None) -> Encoder:
+    return PlainBPE(pairs) if spans is None else PretokenizedBPE(pairs, spans, whole=whole)
+
+
+def _first_ids(vocab_bytes: Sequence[bytes | None]) -> dict[bytes, int]:
+    ids: dict[bytes, int] = {}
+    for i, data in enumerate(vocab_bytes):
+        if data is not None:
+            ids.setdefault(data, i)
+    return ids
+
+
+def character_encoder(
+    encode_text: Callable[[str], list[int]], pieces: Sequence[str], unknown: int | None
+) -> CharacterEncoder:
+    """A SentencePiece-like encoder: `encode_text` without normalisation, bytes as fallback."""
+    byte_ids = {}
+    for i, piece in enumerate(pieces):
+        match = _BYTE_PIECE.fullmatch(piece)
+        if match:
+            byte_ids[int(match[1], 16)] = i
+
+    def known(text: str) -> list[int]:
+        ids = encode_text(text)
+        if unknown is not None and unknown in ids:
+            raise KeyError(text)  # no byte fallback: these characters cannot be written
+        return ids
+
+    return CharacterEncoder(known, byte_ids)

@@ -1,0 +1,182 @@
+"""`tokenizer.json` (Hugging Face `tokenizers`, Binary BPE) as tables.
+
+Two families are lossless and read here: byte-level BPE, whose pre-tokenizer is used as it is, and
+SentencePiece-like BPE or Unigram over characters with `<0xHH>` bytes. The rest (WordPiece and other
+tokenizers that drop blanks or case) has no bytes to be exact about and is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from bytelm.errors import BytelmError
+from bytelm.exact.encoders import Spans
+from bytelm.exact.tables import (
+    BLANK,
+    TokenizerTables,
+    byte_level,
+    character_encoder,
+    is_marker,
+    merge_encoder,
+    piece_bytes,
+)
+
+Json = dict[str, Any]
+
+
+def read_hf_tokenizer(tokenizer: Any) -> TokenizerTables:
+    """Tables of a transformers tokenizer; only the fast ones hold their whole definition."""
+    if not tokenizer.is_fast:
+        raise BytelmError(
+            f"{type(tokenizer).__name__} is a slow tokenizer: load it with use_fast=True, or make "
+            "tables of its own files (bytelm.exact.tokenizer_files)"
+        )
+    tables = read_definition(json.loads(tokenizer.backend_tokenizer.to_str()))
+    for name, token in zip(
+        tokenizer.all_special_tokens,
+        tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens),
+        strict=True,
+    ):
+        tables.specials[name] = token
+        tables.vocab_bytes[token] = None
+    tables.name_ends(bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id)
+    return tables
+
+
+def read_tokenizer_json(path: str | Path) -> TokenizerTables:
+    """Tables of a tokenizer.json file. EOS and BOS are found by name."""
+    tables = read_definition(json.loads(Path(path).read_text()))
+    tables.name_ends(bos=tables.specials.get("<s>"), eos=tables.specials.get("</s>"))
+    return tables
+
+
+def read_definition(definition: Json) -> TokenizerTables:
+    """Tables of a parsed tokenizer.json."""
+    model = definition["model"]
+    kinds = {part["type"] for part in _parts(definition.get("pre_tokenizer"))}
+    kinds |= {part["type"] for part in _parts(definition.get("decoder"))}
+    if model["type"] == "BPE" and "ByteLevel" in kinds:
+        return _byte_level_tables(definition)
+    if model["type"] == "Unigram" or (model["type"] == "BPE" and model.get("byte_fallback")):
+        return _character_tables(definition)
+    raise BytelmError(
+        f"a {model['type']} tokenizer with {sorted(kinds) or 'no'} pre-tokenizer does not keep "
+        "every byte of its text, so it has no exact byte probabilities (BERT's WordPiece is one)"
+    )
+
+
+def _parts(component: Json | None) -> list[Json]:
+    """A component and, of a sequence, its members."""
+    if component is None:
+        return []
+    members = component.get("pretokenizers") or component.get("decoders")
+    members = members or component.get("normalizers")
+    return [part for member in members for part in _parts(member)] if members else [component]
+
+
+def _place_added(definition: Json, tables: TokenizerTables) -> None:
+    """Specials lose their bytes; other added tokens are ordinary, but match before anything else,
+    which the canonical modes do not follow."""
+    for added in definition.get("added_tokens", []):
+        i, content = added["id"], added["content"]
+        tables.vocab_bytes += [None] * (i + 1 - len(tables.vocab_bytes))
+        if added["special"] or is_marker(content):
+            tables.specials[content] = i
+            tables.vocab_bytes[i] = None
+        else:
+            tables.vocab_bytes[i] = content.encode()
+            tables.reason = tables.reason or f"it has added tokens that are text ({content!r})"
+
+
+def _byte_level_tables(definition: Json) -> TokenizerTables:
+    model = definition["model"]
+    tables = TokenizerTables([None] * (max(model["vocab"].values()) + 1))
+    for token, i in model["vocab"].items():
+        tables.vocab_bytes[i] = byte_level(token)
+    if any(part.get("add_prefix_space") for part in _parts(definition.get("pre_tokenizer"))):
+        tables.reason = "it adds a blank to texts that do not start with one"
+    _place_added(definition, tables)
+    if not tables.reason:
+        merges = [_merge(entry) for entry in model["merges"]]
+        tables.encoder = merge_encoder(
+            tables.vocab_bytes,
+            merges,
+            _spans_of(definition.get("pre_tokenizer")),
+            ignore_merges=bool(model.get("ignore_merges")),
+        )
+    return tables
+
+
+def _merge(entry: str | list[str]) -> tuple[bytes, bytes]:
+    """A merge, written "a b" in older files and ["a", "b"] in newer ones."""
+    left, right = entry.split(" ") if isinstance(entry, str) else entry
+    a, b = byte_level(left), byte_level(right)
+    if a is None or b is None:
+        raise BytelmError(f"the merge {entry!r} is not written in the byte-level alphabet")
+    return a, b
+
+
+def _spans_of(pre_tokenizer: Json | None) -> Spans | None:
+    """The pre-tokenizer as a function to spans; None if it never cuts."""
+    parts = _parts(pre_tokenizer)
+    if all(part["type"] == "ByteLevel" and not part.get("use_regex", True) for part in parts):
+        return None
+    shell = {"version": "1.0", "added_tokens": [], "pre_tokenizer": pre_tokenizer}
+    empty = {"type": "BPE", "vocab": {}, "merges": []}
+    cut = Tokenizer.from_str(json.dumps({**shell, "model": empty})).pre_tokenizer
+    return lambda text: [span for _, span in cut.pre_tokenize_str(text)]
+
+
+def _character_tables(definition: Json) -> TokenizerTables:
+    model = definition["model"]
+    unigram = model["type"] == "Unigram"
+    pieces = [piece for piece, _ in model["vocab"]] if unigram else _by_id(model["vocab"])
+    unknown = model.get("unk_id") if unigram else model["vocab"].get(model.get("unk_token"))
+    tables = TokenizerTables([piece_bytes(piece) if piece else None for piece in pieces])
+    if unknown is not None:
+        tables.vocab_bytes[unknown] = None
+    tables.prefix = b" " if _adds_blank(definition) else b""
+    _place_added(definition, tables)
+    if not tables.reason:
+        plain = _without_normaliser(definition, set(tables.specials))
+        tables.encoder = character_encoder(
+            lambda text: plain.encode(text, add_special_tokens=False).ids, pieces, unknown
+        )
+    return tables
+
+
+def _by_id(vocab: dict[str, int]) -> list[str]:
+    pieces = [""] * (max(vocab.values()) + 1)
+    for piece, i in vocab.items():
+        pieces[i] = piece
+    return pieces
+
+
+def _adds_blank(definition: Json) -> bool:
+    """Whether the tokenizer puts a dummy blank before a text."""
+    if any(part["type"] == "Prepend" for part in _parts(definition.get("normalizer"))):
+        return True
+    return any(
+        part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never"
+        for part in _parts(definition.get("pre_tokenizer"))
+    )
+
+
+def _without_normaliser(definition: Json, specials: set[str]) -> Tokenizer:
+    """The tokenizer with blanks made visible and nothing else done to the text: no normalisation,
+    no dummy blank, no specials found in it."""
+    model = dict(definition["model"])
+    if model["type"] == "Unigram":  # text that spells a special must not be cheap to write as it
+        model["vocab"] = [[p, -1e5 if p in specials else score] for p, score in model["vocab"]]
+    metaspace = [p for p in _parts(definition.get("pre_tokenizer")) if p["type"] == "Metaspace"]
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
+    parts = {
+        "normalizer": None if metaspace else replace,
+        "pre_tokenizer": {**metaspace[0], "prepend_scheme": "never"} if metaspace else None,
+    }
+    shell = {"version": "1.0", "added_tokens": [], "model": model, **parts}
+    return Tokenizer.from_str(json.dumps(shell))

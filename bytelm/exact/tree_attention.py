@@ -1,0 +1,193 @@
+"""A tree of keys and values for transformers models: the one file that knows their attention.
+
+Rows of a call are tokens of many branches of many texts. They go through the model as one sequence
+of a batch of one, with explicit positions (the depth in the tree), and the model's attention is
+replaced for the call by `tree_attention`: it appends the new keys and values of each layer to the
+text's own buffer and attends with a mask of ancestors. So a node costs one slot, forks share all
+they have in common, and nothing is ever copied for a byte (buffers double when full, and slots of
+released nodes are used again).
+
+Anything the attention of a model does besides scaled dot products (soft caps, sinks) is refused,
+and `huggingface.py` compares every new model with its own ordinary forward once, so a model whose
+attention does not come through here cannot go unnoticed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bytelm.errors import BytelmError
+
+NAME = "bytelm_tree"
+_FIRST_CAPACITY = 256
+_REFUSED = {"softcap": "soft-capped scores", "s_aux": "attention sinks"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeNode:
+    """A token in the tree: its slot, and the slots of its ancestors and itself, root first."""
+
+    path: NDArray[np.int32]
+
+    @property
+    def slot(self) -> int:
+        return int(self.path[-1])
+
+
+class TreeCache:
+    """Keys and values of one text's tree, layer by layer: (heads, capacity, head width) each."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.used = 0  # slots below this have been given out at some time
+        self._free: list[int] = []
+
+    def take(self, count: int) -> list[int]:
+        """Slots for new nodes, low ones first."""
+        slots = [heapq.heappop(self._free) for _ in range(min(count, len(self._free)))]
+        fresh = range(self.used, self.used + count - len(slots))
+        self.used += len(fresh)
+        return [*slots, *fresh]
+
+    def give_back(self, nodes: Sequence[TreeNode]) -> None:
+        for node in nodes:
+            heapq.heappush(self._free, node.slot)
+
+    def append(self, layer: int, key_HLK: Tensor, value_HLK: Tensor, slots: Tensor) -> None:
+        """Write the new rows' keys and values of a layer into their slots."""
+        if layer not in self.layers or self.layers[layer][0].shape[1] < self.used:
+            self._grow(layer, key_HLK, value_HLK)
+        keys, values = self.layers[layer]
+        keys.index_copy_(1, slots, key_HLK)
+        values.index_copy_(1, slots, value_HLK)
+
+    def _grow(self, layer: int, key_HLK: Tensor, value_HLK: Tensor) -> None:
+        old = self.layers.get(layer)
+        capacity = max(_FIRST_CAPACITY, 2 * (old[0].shape[1] if old else 0), self.used)
+        grown = []
+        for i, new in enumerate((key_HLK, value_HLK)):
+            buffer = new.new_zeros(new.shape[0], capacity, new.shape[2])
+            if old:
+                buffer[:, : old[i].shape[1]] = old[i]
+            grown.append(buffer)
+        self.layers[layer] = (grown[0], grown[1])
+
+
+@dataclass
+class Group:
+    """The rows of one cache in a call: places [start, stop) of the sequence.
+
+    ancestors (R, used) bool; distance (R, used): depth of the row minus that of the slot's node.
+    """
+
+    cache: TreeCache
+    nodes: list[TreeNode]
+    start: int
+    stop: int
+    slots: Tensor
+    ancestors: NDArray[np.bool_]
+    _bias: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cache: TreeCache, nodes: list[TreeNode], start: int, device: torch.device) -> Group:
+        ancestors = np.zeros((len(nodes), cache.used), bool)
+        for i, node in enumerate(nodes):
+            ancestors[i, node.path] = True
+        slots = torch.tensor([node.slot for node in nodes], device=device)
+        return cls(cache, nodes, start, start + len(nodes), slots, ancestors)
+
+    def bias(self, like: Tensor, window: int | None, repeats: int) -> Tensor:
+        """(repeats · R, used) 0 where a row may look, -inf elsewhere; one for all heads that share
+        keys. window: how many tokens back a sliding-window layer sees."""
+        if (window, repeats) not in self._bias:
+            seen = self.ancestors
+            if window is not None:
+                seen = np.zeros_like(seen)
+                for i, node in enumerate(self.nodes):
+                    seen[i, node.path[-window:]] = True
+            mask = torch.from_numpy(seen).to(like.device)
+            bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
+            bias = bias.masked_fill_(~mask, -torch.inf).repeat(repeats, 1)
+            self._bias[window, repeats] = bias
+        return self._bias[window, repeats]
+
+
+_groups: ContextVar[list[Group]] = ContextVar("the groups of the running call")
+
+
+@contextmanager
+def tree_attention_in(model: Any, groups: list[Group]) -> Iterator[None]:
+    """Within this context `model` attends along `groups` instead of along a sequence."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, tree_attention)
+    config = model.config
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    token = _groups.set(groups)
+    try:
+        yield
+    finally:
+        _groups.reset(token)
+        config._attn_implementation = before
+
+
+def tree_attention(
+    module: Any,
+    query: Tensor,  # (1, heads, R, head width)
+    key: Tensor,  # (1, key heads, R, head width)
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls for each layer: -> ((1, R, heads, value width), None)."""
+    for name, meaning in _REFUSED.items():
+        if options.get(name) is not None:
+            raise BytelmError(
+                f"{type(module).__name__} uses {meaning}, which tree attention does not have"
+            )
+    pieces = [
+        _attend(group, module.layer_idx, query[0], key[0], value[0], scaling, options)
+        for group in _groups.get()
+    ]
+    return torch.cat(pieces, dim=1).transpose(0, 1)[None], None
+
+
+def _attend(
+    group: Group,
+    layer: int,
+    query_HRK: Tensor,
+    key_GRK: Tensor,
+    value_GRK: Tensor,
+    scaling: float | None,
+    options: dict[str, Any],
+) -> Tensor:
+    """The group's rows attend to their ancestors: (heads, R, value width). Heads that share keys
+    (G key heads) are laid side by side as rows, so that keys are never repeated."""
+    rows = slice(group.start, group.stop)
+    group.cache.append(layer, key_GRK[:, rows], value_GRK[:, rows], group.slots)
+    keys, values = group.cache.layers[layer]
+    heads, key_heads = query_HRK.shape[0], key_GRK.shape[0]
+    repeats = heads // key_heads
+    stacked = query_HRK[:, rows].reshape(key_heads, -1, query_HRK.shape[-1])
+    used = group.cache.used
+    out = F.scaled_dot_product_attention(
+        stacked[None],
+        keys[None, :, :used],
+        values[None, :, :used],
+        attn_mask=group.bias(query_HRK, options.get("sliding_window"), repeats),
+        scale=scaling,
+    )
+    return out.reshape(heads, group.stop - group.start, -1)
