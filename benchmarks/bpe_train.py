@@ -166,6 +166,7 @@ def main() -> None:
             command += ["--corpus", str(options.corpus)]
             out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             row = {"case": case, "trainer": name, **json.loads(out.splitlines()[-1])}
+            rows = json.loads(STORE.read_text()) if STORE.exists() else []
             rows = [r for r in rows if (r["case"], r["trainer"]) != (case, name)] + [row]
             STORE.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))

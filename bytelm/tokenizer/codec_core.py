@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from bytelm.tokenizer.borrow import borrowed
+
 NONE = -1
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -215,8 +217,8 @@ def encode(t, data, out):
     """Writes the internal ids of `data` to `out` (as long as `data`); returns how many."""
     if len(data) == 0:
         return 0
-    entry, trie, best, prefix, length = t.entry, t.trie, t.best, t.prefix, t.length
-    verdict = t.verdict
+    t = borrowed(t)
+    prefix, length, verdict = t.prefix, t.length, t.verdict
     dead = np.zeros(len(data) + 1, np.uint8)
     done, at, token = 0, np.int64(0), _longest(t, data, np.int64(0))
     while True:

@@ -4,10 +4,11 @@ The corpus is one array of *slots*, a separator between pieces. A token of width
 its first and its last slot, so its right neighbour is `p + width[id]` and its left neighbour ends
 at `p - 1`: merging needs no linked list and no shifting, whatever the piece length.
 
-Two facts make it fast. A pair can only lose occurrences once its younger token exists, so (1) a
-stored count is an upper bound and the heap may be refreshed lazily, on popping, by re-reading the
-pair's own positions; and (2) pairs born behind a threshold in merge order can be forgotten until
-no tracked pair is before it; then everything is counted afresh (`rebuild`). Positions live in an
+One fact makes it fast: a pair can only lose occurrences once its younger token exists. So the heap
+may be refreshed lazily, on popping; and pairs born behind a threshold in merge order can be
+forgotten until no tracked pair is before it; then everything is counted afresh (`rebuild`). A merge
+tallies its neighbours in dense arrays and touches the table of tracked pairs once per distinct
+neighbour, not once per site. Positions live in an
 arena of fixed size that is compacted in place; if it still overflows, the threshold rises. A pair
 too frequent to be worth a list (over 1/8 of the slots) is found by scanning. Merge order, ties
 included, is that of Hugging Face `tokenizers`: higher count, then smaller left id, then smaller
@@ -19,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from bytelm.tokenizer.borrow import borrowed, prefetch
+
 # indices into Core.reg
 TOP, ROWS, HEAP, SLOTS, IDS, CAP, WORK, THETA, THETA_PAIR, BEST, BEST_PAIR = range(11)
 # why `merge_some` returned
@@ -26,6 +29,9 @@ PAUSED, EXHAUSTED, COMPLETE = range(3)
 SCANNED = -1  # `length` of a pair that is scanned for instead of listed
 SCAN_SHARE = 8  # pairs over 1/8 of all slots, or over 1/4 of the arena, are scanned for
 ANY_PAIR = np.iinfo(np.int64).max
+EMPTY = -1
+AHEAD = 16  # places to fetch in advance: they are far apart, and the next one is known
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Core(NamedTuple):
@@ -34,7 +40,6 @@ class Core(NamedTuple):
     slots: np.ndarray  # (N,) uint16 or uint32
     width: np.ndarray  # (V+1,) int64: slots a token fills now
     size: np.ndarray  # (V+1,) int64: bytes it stands for
-    changed: np.ndarray  # (V+1,) int64: the last merge that consumed this token
     merges: np.ndarray  # (V, 2) uint32: the parts of each id
     counts: np.ndarray  # (V,) int64: occurrences each id was born with
     left_tally: np.ndarray  # (V+1,) int64, zero between merges
@@ -49,8 +54,9 @@ class Core(NamedTuple):
     right: np.ndarray  # (P,) uint32  | tracked pairs, in arena order
     start: np.ndarray  # (P,) int64   |
     length: np.ndarray  # (P,) int64  |
-    bound: np.ndarray  # (P,) int64   | upper bound of the count; exact if nothing changed since
-    stamp: np.ndarray  # (P,) int64  /  the merge at which `bound` was exact
+    count: np.ndarray  # (P,) int64  /
+    key: np.ndarray  # (H,) int64: open addressing, pair -> row; EMPTY where free
+    row_of: np.ndarray  # (H,) int32
     heap_count: np.ndarray  # (P,) int64
     heap_pair: np.ndarray  # (P,) int64, left << 32 | right
     heap_row: np.ndarray  # (P,) int64
@@ -103,7 +109,7 @@ def _sift_down(core, at, count, pair, row, n):
 def _push(core, row):
     at = core.reg[HEAP]
     core.reg[HEAP] = at + 1
-    count = core.bound[row]
+    count = core.count[row]
     pair = _pack(core.left[row], core.right[row])
     while at > 0:
         parent = (at - 1) >> 1
@@ -121,7 +127,7 @@ def _push(core, row):
 @njit(cache=True, nogil=True)
 def _replace_top(core, row):
     pair = _pack(core.left[row], core.right[row])
-    _sift_down(core, 0, core.bound[row], pair, row, core.reg[HEAP])
+    _sift_down(core, 0, core.count[row], pair, row, core.reg[HEAP])
 
 
 @njit(cache=True, nogil=True)
@@ -136,7 +142,7 @@ def _drop_top(core):
 def _heapify(core):
     n = core.reg[ROWS]
     for row in range(n):
-        core.heap_count[row] = core.bound[row]
+        core.heap_count[row] = core.count[row]
         core.heap_pair[row] = _pack(core.left[row], core.right[row])
         core.heap_row[row] = row
     core.reg[HEAP] = n
@@ -144,33 +150,51 @@ def _heapify(core):
         _sift_down(core, at, core.heap_count[at], core.heap_pair[at], core.heap_row[at], n)
 
 
+# ---- tracked pairs by name ----------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _find(core, pair):
+    """Where in `key` the pair is, or where it would go."""
+    last = np.uint64(len(core.key) - 1)
+    at = ((np.uint64(pair) * _MIX) >> np.uint64(32)) & last
+    while core.key[at] != pair and core.key[at] != EMPTY:
+        at = (at + np.uint64(1)) & last
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _lose(core, pair, lost):
+    """A pair occurs `lost` times less."""
+    at = _find(core, pair)
+    if core.key[at] != EMPTY:
+        core.count[core.row_of[at]] -= lost
+
+
+@njit(cache=True, nogil=True)
+def _index_rows(core):
+    core.key[:] = EMPTY
+    for row in range(core.reg[ROWS]):
+        at = _find(core, _pack(core.left[row], core.right[row]))
+        core.key[at] = _pack(core.left[row], core.right[row])
+        core.row_of[at] = row
+
+
 # ---- reading positions --------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
-def _refresh(core, row):
-    """Recounts one pair (overlaps included, as in `aaa`) and drops its stale positions."""
-    slots = core.slots
+def _drop_stale(core, row):
+    """Closes the gaps in a pair's list; overlapping occurrences, as in `aaa`, stay."""
+    slots, arena = core.slots, core.arena
     a, b, wide = core.left[row], core.right[row], core.width[core.left[row]]
-    count = 0
-    if core.length[row] == SCANNED:
-        p, n = 1, core.reg[SLOTS]
-        while p < n:
-            token = slots[p]
-            p += core.width[token]
-            count += token == a and slots[p] == b
-        core.reg[WORK] += n
-    else:
-        arena = core.arena
-        start = core.start[row]
-        for i in range(start, start + core.length[row]):
-            p = arena[i]
-            arena[start + count] = p
-            count += slots[p] == a and slots[p + wide] == b
-        core.reg[WORK] += core.length[row]
-        core.length[row] = count
-    core.bound[row] = count
-    core.stamp[row] = core.reg[IDS]
+    start, kept = core.start[row], 0
+    for i in range(start, start + core.length[row]):
+        p = arena[i]
+        arena[start + kept] = p
+        kept += slots[p] == a and slots[p + wide] == b
+    core.reg[WORK] += core.length[row]
+    core.length[row] = kept
 
 
 @njit(cache=True, nogil=True)
@@ -218,8 +242,9 @@ def _fuse(core, places, a, b, new, seen):
     left_tally, right_tally = core.left_tally, core.right_tally
     wa, wb = core.width[a], core.width[b]
     lefts, rights = seen >> 32, seen & 0xFFFFFFFF
-    kept = 0
+    kept, last = 0, len(places) - 1
     for i in range(len(places)):
+        prefetch(slots, np.int64(places[min(i + AHEAD, last)]))
         p = np.int64(places[i])
         if slots[p] != a or slots[p + wa] != b:
             continue
@@ -257,8 +282,10 @@ def _track(core, left, right, count):
         return -1
     core.reg[ROWS] = row + 1
     core.left[row], core.right[row] = left, right
-    core.bound[row], core.stamp[row] = count, core.reg[IDS]
+    core.count[row] = count
     core.start[row] = top
+    at = _find(core, pair)
+    core.key[at], core.row_of[at] = pair, row
     if scanned:
         core.length[row] = SCANNED
         return -1
@@ -285,18 +312,26 @@ def _write_lists(core, places, new):
 
 
 @njit(cache=True, nogil=True)
-def _register_births(core, new, first, seen):
-    """Tracks the pairs the new token formed; returns whether any of them needs a list."""
-    sep = len(core.width) - 1
+def _settle_counts(core, a, b, new, seen):
+    """Takes the tallied neighbours from the pairs they were in, and tracks the new pairs.
+
+    Returns whether any new pair needs a list, and the numbers of neighbours seen.
+    """
+    sep, first_row, lists = len(core.width) - 1, core.reg[ROWS], False
     lefts, rights = seen >> 32, seen & 0xFFFFFFFF
     left_tally, right_tally, reg = core.left_tally, core.right_tally, core.reg
-    twins = left_tally[new]  # the site to the right was merged after being tallied
-    right_tally[first] -= twins
+    for x in core.left_seen[:lefts]:
+        if x != sep and x != new:
+            _lose(core, _pack(x, a), left_tally[x])
+    for y in core.right_seen[:rights]:
+        if y != sep:
+            _lose(core, _pack(b, y), right_tally[y])
+    twins = left_tally[new]  # here the site to the right was merged after being tallied
+    right_tally[a] -= twins
     if twins > 0:
         right_tally[new] = twins
         core.right_seen[rights] = new
         rights += 1
-    lists, first_row = False, reg[ROWS]
     for x in core.left_seen[:lefts]:
         count = left_tally[x]
         left_tally[x] = 0
@@ -309,7 +344,7 @@ def _register_births(core, new, first, seen):
         if y != sep and _tracked(reg, count, _pack(new, y)):
             core.right_room[y] = _track(core, new, y, count)
             lists |= core.right_room[y] >= 0
-    for row in range(first_row, core.reg[ROWS]):
+    for row in range(first_row, reg[ROWS]):
         _push(core, row)
     return lists, lefts, rights
 
@@ -321,10 +356,9 @@ def _merge(core, row):
     new = core.reg[IDS]
     core.reg[IDS] = new + 1
     core.merges[new, 0], core.merges[new, 1] = a, b
-    core.counts[new] = core.bound[row]
+    core.counts[new] = core.count[row]
     core.width[new] = core.width[a] + core.width[b]
     core.size[new] = core.size[a] + core.size[b]
-    core.changed[a] = core.changed[b] = core.changed[new] = new + 1
     start, listed = core.start[row], core.length[row] != SCANNED
     kept, seen = np.int64(0), np.int64(0)
     if listed:
@@ -338,8 +372,8 @@ def _merge(core, row):
             _, seen = _fuse(core, core.scratch[:found], a, b, new, seen)
         core.reg[WORK] += core.reg[SLOTS]
     core.length[row] = 0
-    core.bound[row] = 0
-    lists, lefts, rights = _register_births(core, new, a, seen)
+    core.count[row] = 0
+    lists, lefts, rights = _settle_counts(core, a, b, new, seen)
     if lists and listed:
         _write_lists(core, core.arena[start : start + kept], new)
     elif lists:
@@ -354,39 +388,32 @@ def _merge(core, row):
             core.right_room[core.right_seen[i]] = -1
 
 
-@njit(cache=True, nogil=True)
-def _is_exact(core, row):
-    stamp = core.stamp[row]
-    return core.changed[core.left[row]] <= stamp and core.changed[core.right[row]] <= stamp
-
-
 # ---- the arena ----------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
-def _collect(core, fresh):
-    """Drops rows behind the threshold and (unless all are `fresh`) stale positions; closes gaps.
+def _collect(core):
+    """Drops rows behind the threshold and stale positions, and closes the gaps.
 
     Rows are in arena order, so everything moves down in place. The heap is invalid afterwards.
     """
     rows = top = 0
     for row in range(core.reg[ROWS]):
         pair = _pack(core.left[row], core.right[row])
-        if not _tracked(core.reg, core.bound[row], pair):
+        if not _tracked(core.reg, core.count[row], pair):
             continue
-        if not fresh and core.length[row] != SCANNED and not _is_exact(core, row):
-            _refresh(core, row)
-            if not _tracked(core.reg, core.bound[row], pair):
-                continue
+        if core.length[row] > core.count[row]:
+            _drop_stale(core, row)
         start, length = core.start[row], core.length[row]
         for i in range(length):
             core.arena[top + i] = core.arena[start + i]
         core.left[rows], core.right[rows] = core.left[row], core.right[row]
-        core.bound[rows], core.stamp[rows] = core.bound[row], core.stamp[row]
+        core.count[rows] = core.count[row]
         core.start[rows], core.length[rows] = top, length
         rows += 1
         top += max(length, 0)
     core.reg[ROWS], core.reg[TOP] = rows, top
+    _index_rows(core)
 
 
 @njit(cache=True, nogil=True)
@@ -395,9 +422,9 @@ def _over_half(core, used, rows):
 
 
 @njit(cache=True, nogil=True)
-def _make_room(core, fresh):
+def _make_room(core):
     """Compacts; if more than half is still in use, raises the threshold until it is not."""
-    _collect(core, fresh)
+    _collect(core)
     _heapify(core)
     if _over_half(core, core.reg[TOP], core.reg[ROWS]):
         used, rows = 0, 0
@@ -408,18 +435,18 @@ def _make_room(core, fresh):
                 break
             _drop_top(core)
         core.reg[THETA], core.reg[THETA_PAIR] = core.heap_count[0], core.heap_pair[0]
-        _collect(core, True)
+        _collect(core)
         _heapify(core)
 
 
 @njit(cache=True, nogil=True)
 def _lacks_room(core, row):
     """Whether merging `row` could find the arena or the table of pairs full."""
-    births = 2 * min(core.bound[row], core.reg[IDS]) + 2
+    births = 2 * min(core.count[row], core.reg[IDS]) + 2
     if core.length[row] == SCANNED:
         room = len(core.arena) // 2
     else:
-        room = 2 * core.bound[row]
+        room = 2 * core.count[row]
     full = core.reg[TOP] + room > len(core.arena)
     return full or core.reg[ROWS] + births > len(core.left)
 
@@ -433,6 +460,7 @@ def merge_some(core, ids, work):
 
     Returns COMPLETE, PAUSED or EXHAUSTED.
     """
+    core = borrowed(core)
     core.reg[WORK] = 0
     while core.reg[IDS] < ids:
         if core.reg[WORK] > work:
@@ -440,13 +468,11 @@ def merge_some(core, ids, work):
         if core.reg[HEAP] == 0 or not _tracked(core.reg, core.heap_count[0], core.heap_pair[0]):
             return EXHAUSTED
         row = core.heap_row[0]
-        if not _is_exact(core, row):
-            _refresh(core, row)
-            if core.bound[row] != core.heap_count[0]:
-                _replace_top(core, row)
-                continue
+        if core.count[row] != core.heap_count[0]:
+            _replace_top(core, row)
+            continue
         if _lacks_room(core, row):
-            _make_room(core, False)
+            _make_room(core)
             if _lacks_room(core, core.heap_row[0]):
                 return EXHAUSTED
             continue
@@ -471,7 +497,9 @@ def _compact(core):
 
 @njit(cache=True, nogil=True)
 def _tally_rights(core, places, rights):
+    last = len(places) - 1
     for i in range(len(places)):
+        prefetch(core.slots, np.int64(places[min(i + AHEAD, last)]))
         y = core.slots[np.int64(places[i]) + 1]
         if core.right_tally[y] == 0:
             core.right_seen[rights] = y
@@ -484,7 +512,7 @@ def _tally_rights(core, places, rights):
 def _track_rights(core, left, rights):
     sep = len(core.width) - 1
     if core.reg[ROWS] + rights > len(core.left):
-        _make_room(core, True)
+        _make_room(core)
     reg, right_tally, cap = core.reg, core.right_tally, core.reg[CAP] - core.size[left]
     for y in core.right_seen[:rights]:
         count, pair = right_tally[y], _pack(left, y)
@@ -555,9 +583,53 @@ def _rebuild_range(core, frequency, low, high, total):
 
 
 @njit(cache=True, nogil=True)
+def _track_bytes(core):
+    """Tracks pairs while every token is one byte: two sequential passes, one dense table.
+
+    Returns whether any fits into half of the room.
+    """
+    slots, arena, n = core.slots, core.arena, core.reg[SLOTS]
+    count = np.zeros((256, 256), np.int64)
+    a = slots[0]
+    for p in range(1, n):
+        b = slots[p]
+        if a < 256 and b < 256:
+            count[a, b] += 1
+        a = b
+    while True:
+        theta = core.reg[THETA]
+        tracked = count >= theta
+        rows = tracked.sum()
+        if not _over_half(core, (count * tracked).sum(), rows):
+            break
+        core.reg[THETA] = theta + theta // 4 + 1
+    if rows == 0:
+        return False
+    room = np.full((256, 256), -1, np.int64)
+    for left in range(256):
+        for right in range(256):
+            core.right_tally[right] = count[left, right]
+            core.right_seen[right] = right
+        _track_rights(core, left, 256)
+        room[left] = core.right_room[:256]
+        _forget_rooms(core, 256)
+    a = slots[0]
+    for p in range(1, n):
+        b = slots[p]
+        if a < 256 and b < 256:
+            at = room[a, b]
+            if at >= 0:
+                arena[at] = p - 1
+                room[a, b] = at + 1
+        a = b
+    return True
+
+
+@njit(cache=True, nogil=True)
 def rebuild(core, theta):
     """Counts all pairs of the corpus as it is now; tracks those with `theta` occurrences or more,
     as far as they fit into half of the arena, but at least the best."""
+    core = borrowed(core)
     _compact(core)
     _track_all(core, theta, ANY_PAIR)
     if core.reg[ROWS] == 0 and core.reg[BEST] >= theta:
@@ -567,15 +639,21 @@ def rebuild(core, theta):
 @njit(cache=True, nogil=True)
 def _track_all(core, theta, theta_pair):
     core.reg[TOP] = core.reg[ROWS] = core.reg[HEAP] = core.reg[BEST] = 0
+    core.key[:] = EMPTY
     core.reg[THETA], core.reg[THETA_PAIR] = theta, theta_pair
     ids = core.reg[IDS]
     frequency = np.zeros(len(core.width), np.int64)
     for p in range(core.reg[SLOTS]):
         frequency[core.slots[p]] += 1
     low = np.int64(0)
+    if ids == 256 and theta_pair == ANY_PAIR:
+        if _track_bytes(core):
+            low = ids
+        else:
+            core.reg[THETA] = theta
     while low < ids:
         if _over_half(core, core.reg[TOP], core.reg[ROWS]):
-            _make_room(core, True)
+            _make_room(core)
         space = (len(core.arena) - core.reg[TOP]) // 2
         if frequency[low] > space:
             _rebuild_scanning(core, low)
@@ -589,6 +667,6 @@ def _track_all(core, theta, theta_pair):
             _rebuild_range(core, frequency, low, high, total)
         low = high
     if _over_half(core, core.reg[TOP], core.reg[ROWS]):
-        _make_room(core, True)
+        _make_room(core)
     else:
         _heapify(core)

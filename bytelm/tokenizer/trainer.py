@@ -18,7 +18,7 @@ from bytelm.tokenizer.codec import Codec
 from bytelm.tokenizer.formats import section_starts
 
 _STEP = 20_000_000  # positions read between two looks at the clock; about a third of a second
-_ROW_BYTES = 80  # of the table of tracked pairs and its heap
+_ROW_BYTES = 90  # of the table of tracked pairs and its heap
 _ROWS_PER_ID = 24
 _FIXED_BYTES = 150 << 20  # interpreter, numpy, numba and the compiled core
 MAX_IDS = 1 << 24
@@ -119,7 +119,7 @@ def train_merges(
     corpus = _Corpus(documents, rules, ids, max_memory)
     core = corpus.core(max_token_length or corpus.bytes, start)
     first = theta = max(min_frequency, 1)
-    theta = max(first, int(core.reg[merge_core.SLOTS]) // (16 * ids))
+    theta = max(first, int(core.reg[merge_core.SLOTS]) // (2 * ids))
     while True:
         merge_core.rebuild(core, theta)
         status = merge_core.PAUSED
@@ -197,11 +197,11 @@ class _Corpus:
         ids = self.ids
         slots = self._slots() if start is None else self._encoded_slots(start)
         rows = _rows(self.bytes, ids)
+        table = 1 << (2 * rows).bit_length()
         core = merge_core.Core(
             slots=slots,
             width=np.ones(ids + 1, np.int64),
             size=np.ones(ids + 1, np.int64),
-            changed=np.zeros(ids + 1, np.int64),
             merges=np.zeros((ids, 2), np.uint32),
             counts=np.zeros(ids, np.int64),
             left_tally=np.zeros(ids + 1, np.int64),
@@ -216,8 +216,9 @@ class _Corpus:
             right=np.empty(rows, np.uint32),
             start=np.empty(rows, np.int64),
             length=np.empty(rows, np.int64),
-            bound=np.empty(rows, np.int64),
-            stamp=np.empty(rows, np.int64),
+            count=np.empty(rows, np.int64),
+            key=np.empty(table, np.int64),
+            row_of=np.empty(table, np.int32),
             heap_count=np.empty(rows, np.int64),
             heap_pair=np.empty(rows, np.int64),
             heap_row=np.empty(rows, np.int64),
