@@ -1,7 +1,142 @@
-"""`bytelm data` and its relatives."""
+"""`bytelm data build` and `bytelm data inspect`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
+
+from bytelm.cli.output import note, print_json
+
+data = typer.Typer(no_args_is_help=True, help="Build a corpus from any files, or look at one.")
+
+Field = Annotated[str, typer.Option(help="JSON or column name that holds a record's text.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Take every file as it stands, archives too.")]
+Sections = Annotated[
+    Literal["whole", "code", "each"],
+    typer.Option(help="Executables whole, cut into sections (each), or only their code."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
+    app.add_typer(data, name="data")
+
+
+@data.command()
+def build(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, hf:NAME?split=train.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    field: Field = "text",
+    group: Annotated[
+        str | None, typer.Option(help="JSON or column name of what a split keeps together.")
+    ] = None,
+    group_by_folder: Annotated[
+        bool,
+        typer.Option("--group-by-folder", help="A split keeps the files of a folder together."),
+    ] = False,
+    raw: Raw = False,
+    sections: Sections = "whole",
+    heldout: Annotated[
+        float, typer.Option(help="Share of groups for OUT/heldout; the rest goes to OUT/train.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Chooses which groups are held out.")] = 0,
+    deduplicate: Annotated[bool, typer.Option(help="Leave out documents of equal bytes.")] = True,
+    shard_mib: Annotated[int, typer.Option(min=1, help="Size of a shard file.")] = 256,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a corpus that is there.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Read sources into a memory-mapped corpus: once, in order, all or nothing."""
+    from bytelm.data.build import build as build_one
+    from bytelm.data.build import build_split
+    from bytelm.data.sources import Reading
+
+    settings: dict[str, Any] = {
+        "reading": Reading(
+            field=field, group=group, group_by_folder=group_by_folder, raw=raw, sections=sections
+        ),
+        "deduplicate": deduplicate,
+        "shard_bytes": shard_mib << 20,
+        "overwrite": overwrite,
+    }
+    with _progress() as report:
+        if heldout:
+            split = build_split(paths, out, heldout=heldout, seed=seed, progress=report, **settings)
+            built = list(split)
+        else:
+            built = [build_one(paths, out, progress=report, **settings)]
+    results = [
+        {
+            "path": str(b.path),
+            "documents": b.documents,
+            "bytes": b.bytes,
+            "duplicates_left_out": b.duplicates,
+        }
+        for b in built
+    ]
+    if json:
+        print_json({"corpora": results})
+        return
+    for result in results:
+        print(
+            f"{result['path']}: {result['documents']} documents, {result['bytes']:,} bytes, "
+            f"{result['duplicates_left_out']} duplicates left out"
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A line with counts on stderr, when that is a terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+        yield lambda documents, size: status.update(
+            f"{documents:,} documents, {size / 1e6:,.1f} MB"
+        )
+
+
+@data.command()
+def inspect(
+    paths: Annotated[list[str], typer.Argument(help="Corpora, files, folders, globs, hf:NAME.")],
+    field: Field = "text",
+    raw: Raw = False,
+    sections: Sections = "whole",
+    sample_mib: Annotated[
+        int, typer.Option(min=1, help="How much to compress and to count scripts over.")
+    ] = 8,
+    json: Json = False,
+) -> None:
+    """Counts, sizes, entropy, formats, scripts, compressibility and duplicates."""
+    from bytelm.data.build import open_documents
+    from bytelm.data.inspect import inspect as inspect_documents
+    from bytelm.data.sources import Reading
+
+    documents = open_documents(paths, reading=Reading(field=field, raw=raw, sections=sections))
+    report = inspect_documents(documents, sample_bytes=sample_mib << 20)
+    if json:
+        print_json(report)
+    else:
+        _show(report)
+
+
+def _show(report: dict[str, Any]) -> None:
+    """A table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name, value in report.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {number:,.10g}" for key, number in value.items()) or "-"
+        elif isinstance(value, float):
+            value = f"{value:,.4f}"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        table.add_row(name.replace("_", " "), value)
+    Console().print(table)
+    if not report["documents"]:
+        note("nothing was found: the sources are empty")

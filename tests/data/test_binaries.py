@@ -1,0 +1,142 @@
+"""Sections of executables: the bytes at the stated offset, and nothing invented."""
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bytelm.data import Corpus, Reading, open_source
+from bytelm.data.binaries import SECTIONED, sections
+from bytelm.data.build import documents_table
+from bytelm.data.magic import identify
+from bytelm.errors import DataError
+
+pytest.importorskip("lief")
+
+SAMPLES = Path(__file__).resolve().parents[2] / "data" / "executables"
+FILES = sorted(p for p in SAMPLES.glob("*/*") if p.suffix in (".so", ".pyd"))
+SMALL = [path for path in FILES if path.stat().st_size < 60_000]
+CODE = {".so": (".text", "__TEXT,__text"), ".pyd": (".text",)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_sections_lie_inside_the_file_and_code_is_found(path):
+    data = path.read_bytes()
+    found = sections(data)
+    assert len(found) >= 4
+    assert all(0 < s.offset <= s.offset + s.size <= len(data) for s in found)
+    assert any(s.name in CODE[path.suffix] and s.code and s.size > 1000 for s in found)
+    assert not any(s.code for s in found if "data" in s.name)
+
+
+def test_elf_sections_agree_with_the_section_headers():
+    data = (SAMPLES / "wrapt" / "manylinux2014_x86_64.so").read_bytes()
+    # ELF64: e_shoff at 40, e_shentsize at 58, e_shnum at 60; sh_type, flags, addr, offset, size
+    (start,) = struct.unpack_from("<Q", data, 40)
+    entry, count = struct.unpack_from("<HH", data, 58)
+    expected = []
+    for i in range(count):
+        kind, flags, address, offset, size = struct.unpack_from("<4xIQQQQ", data, start + i * entry)
+        if offset and kind not in (0, 8):  # NULL and NOBITS have no content
+            expected.append((offset, size, address, bool(flags & 4)))
+    found = sections(data)
+    assert [(s.offset, s.size, s.address, s.code) for s in found] == expected
+
+
+def test_pe_sections_agree_with_the_section_table():
+    data = (SAMPLES / "xxhash" / "win_amd64.pyd").read_bytes()
+    (header,) = struct.unpack_from("<I", data, 0x3C)
+    count, optional = struct.unpack_from("<H12xH", data, header + 6)
+    (base,) = struct.unpack_from("<Q", data, header + 24 + 24)
+    expected = []
+    for i in range(count):
+        at = header + 24 + optional + 40 * i
+        virtual, address, stored, offset, flags = struct.unpack_from("<4I12xI", data, at + 8)
+        expected.append((offset, min(virtual, stored), base + address, bool(flags >> 29 & 1)))
+    found = sections(data)
+    assert [(s.offset, s.size, s.address, s.code) for s in found] == expected
+
+
+def test_both_halves_of_a_fat_file_keep_their_offsets():
+    thin = [
+        (SAMPLES / "xxhash" / f"macosx_{n}.so").read_bytes() for n in ("10_9_x86_64", "11_0_arm64")
+    ]
+    offsets = [1 << 14, (1 << 14) + -(-len(thin[0]) // (1 << 14)) * (1 << 14)]
+    fat = b"\xca\xfe\xba\xbe" + struct.pack(">I", 2)
+    for cpu, data, offset in zip((0x01000007, 0x0100000C), thin, offsets, strict=True):
+        fat += struct.pack(">5I", cpu, 0 if cpu & 8 else 3, offset, len(data), 14)
+    for data, offset in zip(thin, offsets, strict=True):
+        fat = fat.ljust(offset, b"\0") + data
+    found = sections(fat)
+    alone = [sections(data) for data in thin]
+    assert [s.offset for s in found] == [
+        s.offset + offset for part, offset in zip(alone, offsets, strict=True) for s in part
+    ]
+    text = next(s for s in found if s.name == "__TEXT,__text")
+    assert fat[text.offset :][:100] == thin[0][alone[0][0].offset :][:100]
+
+
+def test_a_position_maps_back_to_file_offset_and_address(tmp_path):
+    path = SAMPLES / "xxhash" / "win32.pyd"
+    Corpus.build(path, tmp_path / "c", reading=Reading(sections="each"))
+    corpus, rows = Corpus.open(tmp_path / "c"), list(documents_table(tmp_path / "c"))
+    position = int(corpus.offsets[1]) + 7
+    document, byte = corpus.locate(position)
+    row = rows[document]
+    assert (document, byte, row["path"]) == (1, 7, ":.rdata")
+    stored = path.read_bytes()[row["offset"] + byte]
+    assert corpus.read(position, position + 1)[0] == stored
+    assert row["address"] == 0x1000B000
+
+
+def test_only_code_leaves_data_out_and_other_files_pass_whole():
+    each, code = (
+        sum(len(d.data) for d in open_source(SAMPLES / "xxhash", reading=Reading(sections=part)))
+        for part in ("each", "code")
+    )
+    assert 0 < code < each
+    (wasm,) = open_source(SAMPLES / "tree-sitter" / "json.wasm", reading=Reading(sections="code"))
+    assert wasm.data[:4] == b"\0asm"
+
+
+def test_a_file_that_only_starts_like_an_executable_passes_whole(tmp_path):
+    for i, start in enumerate((b"\x7fELF\x02\x01\x01", b"\xcf\xfa\xed\xfe")):
+        data = start + bytes(9) + b"\x03\x00\x3e\x00" + b"rest"
+        (tmp_path / str(i)).write_bytes(data)
+        (document,) = open_source(tmp_path / str(i), reading=Reading(sections="each"))
+        assert document.data == data and "offset" not in document.meta
+
+
+@settings(max_examples=40)
+@given(name=st.sampled_from(SMALL), data=st.data())
+def test_damaged_executables_never_give_bytes_beyond_the_file(name, data):
+    content = bytearray(name.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        # Headers are where damage matters.
+        at = data.draw(st.integers(4, 1023) | st.integers(4, len(content) - 1))
+        content[at] = data.draw(st.integers(0, 255))
+    content = bytes(content[: data.draw(st.integers(64, len(content)))])
+    try:
+        for section in sections(content):
+            assert section.offset + section.size <= max(len(content), section.offset)
+    except DataError as error:
+        assert "cannot be parsed" in str(error)
+
+
+@pytest.mark.slow
+def test_forty_real_executables_of_eight_kinds_are_recognised(tmp_path):
+    script = SAMPLES.parents[1] / "benchmarks" / "fetch" / "make_executables.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert len(files) >= 40
+    for path in files:
+        data = path.read_bytes()
+        found = identify(data)
+        named = f"{found.format}-{found.isa or ''}-"
+        assert path.name.startswith(named), f"{path.name} recognised as {named}"
+        if found.format in SECTIONED:
+            assert any(section.code and section.size > 1000 for section in sections(data))
