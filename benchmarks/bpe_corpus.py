@@ -197,7 +197,7 @@ def extract(recipe: dict[str, Any], cache: Path) -> Iterator[tuple[str, str, str
             names = [p for p in (cache / "files").iterdir() if (p / entry["file"]).exists()]
             folder = names[0]
         archive = (folder / entry["file"]).read_bytes()
-        for name, data in members(archive, entry["file"]):
+        for _, data in members(archive, entry["file"]):
             kind = executable_class(data)
             digest = hashlib.sha256(data).digest()
             fits = limits["file_min"] <= len(data) <= limits["file_max"]

@@ -45,6 +45,13 @@ def cut(documents: list[bytes], length: int) -> Iterator[bytes]:
             yield data[start : start + length]
 
 
+def drained(documents: list[bytes]) -> Iterator[bytes]:
+    """Hands the documents over, so that only the trainer holds them."""
+    documents.reverse()
+    while documents:
+        yield documents.pop()
+
+
 def timed(train: Callable[[], list[tuple[bytes, bytes]] | None]) -> dict[str, Any]:
     cpu, wall = time.process_time(), time.perf_counter()
     merges = train()
@@ -66,7 +73,7 @@ def run_ours(documents: list[bytes], vocabulary: int, piece: int) -> dict[str, A
     result: list[Any] = []
 
     def call() -> None:
-        result.append(train_merges(documents, ids=vocabulary - 7, piece_length=piece))
+        result.append(train_merges(drained(documents), ids=vocabulary - 7, piece_length=piece))
 
     row = timed(call)
     token = [bytes([value]) for value in range(256)]

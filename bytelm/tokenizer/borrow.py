@@ -1,8 +1,8 @@
-"""`borrowed(arrays)`: a named tuple of arrays without numba's reference counts.
+"""Two things numba lacks: arrays without reference counts, and fetching memory in advance.
 
-Compiled functions that hand a tuple of two dozen arrays to one another count every reference with a
-locked instruction at every call; in the BPE trainer that was 60 % of all time. Arrays whose owner is
-null are not counted. The caller must keep the originals alive, which a Python argument does.
+Compiled functions that hand a tuple of two dozen arrays to one another count every reference with
+a locked instruction at every call; in the BPE trainer that was 60 % of all time. Arrays whose owner
+is null are not counted. The caller must keep the originals alive, which a Python argument does.
 """
 
 from llvmlite import ir

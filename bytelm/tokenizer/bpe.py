@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bytelm.data.sources import FileSource, ManySource, Source, open_source
 from bytelm.errors import BytelmError, unknown_name
-from bytelm.tokenizer import files
+from bytelm.tokenizer import codec_core, files
 from bytelm.tokenizer.codec import Codec
 from bytelm.tokenizer.trainer import Merges, PieceRules, train_merges
 
@@ -73,24 +74,26 @@ class BinaryBPE:
         special_tokens: Sequence[str] = SPECIAL_TOKENS,
         max_memory: int | None = None,
         start: "BinaryBPE | None" = None,
+        start_sha256: str | None = None,
         on_progress: Callable[[np.ndarray, str], None] | None = None,
     ) -> "dict[int, BinaryBPE]":
         """One vocabulary per size, each the beginning of the next, from one run.
 
         `paths` are files, folders, archives, or documents as `bytes`. Sizes count the specials and
-        the 256 bytes. `start` goes on from an earlier vocabulary of the same data and rules. Raises
-        `BytelmError` if the data does not support the largest size: nothing is made up to fill it.
+        the 256 bytes. `start` goes on from an earlier vocabulary of the same data and rules
+        (checked if `start_sha256`, which `on_progress` told, is given). Raises `BytelmError` if the data does not support the largest size: nothing is made up to fill it.
         """
-        documents = open_documents(paths)
-        rules = PieceRules(piece_length, sections, entropy, unique_pieces)
+        paths = list(paths)
         found = train_merges(
-            documents,
+            open_documents(paths),
             ids=_largest(vocab_sizes, special_tokens) - len(special_tokens),
-            rules=rules,
+            rules=PieceRules(piece_length, sections, entropy, unique_pieces),
+            least_bytes=_least_bytes(paths),
             max_token_length=max_token_length,
             min_frequency=min_frequency,
             max_memory=max_memory,
             start=None if start is None else start.codec.merges,
+            start_sha256=start_sha256,
             on_progress=on_progress,
         )
         return cls.family(found, vocab_sizes, special_tokens=special_tokens)
@@ -119,7 +122,7 @@ class BinaryBPE:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BinaryBPE":
-        """From a folder, a `tokenizer.json` or a `tokenizer.json.gz`, in either published layout."""
+        """From a folder, a `tokenizer.json` or the same gzipped, in either published layout."""
         return cls(files.read(path))
 
     def truncate(self, vocab_size: int) -> "BinaryBPE":
@@ -206,20 +209,18 @@ class BinaryBPE:
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> bytes:
         """The bytes of any ids; special tokens stand for none. `BytelmError` for unknown ids."""
-        given = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
-        if given.size and (given.min() < 0 or given.max() >= self.vocab_size):
-            wrong = given[(given < 0) | (given >= self.vocab_size)][0]
-            raise BytelmError(f"there is no id {wrong}; ids run from 0 to {self.vocab_size - 1}")
+        given = ids if isinstance(ids, np.ndarray) else np.array(list(ids), np.int64)
+        if not np.issubdtype(given.dtype, np.integer):
+            raise BytelmError(f"ids must be integers, not {given.dtype}")
         if self._stored.unmerged:
-            return b"".join(self.token_bytes[number] or b"" for number in given.tolist())
-        internal = self._internal[given.astype(np.int64)]
-        if self._stored.specials:
-            internal = internal[internal >= 0]
-        return self.codec.decode(internal)
+            known = dict(enumerate(self.token_bytes))
+            return b"".join(known.get(number) or b"" for number in given.tolist())
+        return self.codec.decode(np.ascontiguousarray(given.ravel()), internal=self._internal)
 
     @cached_property
     def _internal(self) -> np.ndarray:
-        table = np.full(self.vocab_size, -1, np.int64)
+        table = np.full(self.vocab_size, codec_core.UNKNOWN, np.int64)
+        table[list(self._stored.specials.values())] = codec_core.SPECIAL
         table[self._ids] = np.arange(len(self._ids))
         return table
 
@@ -247,16 +248,36 @@ class BinaryBPE:
 
 
 def open_documents(paths: Iterable[str | os.PathLike[str] | bytes]) -> Iterable[bytes]:
-    """The bytes of every document: given as bytes, or a file, or every file below a folder."""
+    """The bytes of every document: given as bytes, or read by `open_source` (files, folders,
+    wheels, .deb and other archives, record files)."""
     for item in paths:
         if isinstance(item, bytes):
             yield item
-            continue
-        place = Path(item)
-        if not place.exists():
-            raise FileNotFoundError(f"no such file or folder: {place}")
-        found = sorted(place.rglob("*")) if place.is_dir() else [place]
-        yield from (file.read_bytes() for file in found if file.is_file())
+        else:
+            yield from (document.data for document in open_source(_name(item)))
+
+
+def _name(item: str | os.PathLike[str]) -> str | Path:
+    return item if isinstance(item, str) else Path(item)
+
+
+def _least_bytes(paths: Iterable[str | os.PathLike[str] | bytes]) -> int:
+    """What can be known of the size before reading: of documents and of plain files."""
+    total = 0
+    for item in paths:
+        if isinstance(item, bytes):
+            total += len(item)
+        else:
+            total += sum(
+                part.path.stat().st_size
+                for part in _parts(open_source(_name(item)))
+                if isinstance(part, FileSource)
+            )
+    return total
+
+
+def _parts(source: Source) -> Iterable[Source]:
+    return source.sources if isinstance(source, ManySource) else (source,)
 
 
 def _largest(vocab_sizes: Sequence[int], special_tokens: Sequence[str]) -> int:

@@ -1,9 +1,10 @@
 """Bytes to internal BPE ids and back, given the merges alone.
 
 Internal ids are 0-255 for the bytes and 256 + i for what the i-th merge makes; how a file numbers
-its tokens and what specials it has is `BinaryBPE`'s business. Merges of an exact trainer are encoded
-by longest match with the pair test; any other list of merges (a token reachable in two ways or not
-at all, tokens glued together from several vocabularies) by rank with a heap: slower, same meaning.
+its tokens and what specials it has is `BinaryBPE`'s business. Merges of an exact trainer are
+encoded by longest match with the pair test; any other list of merges (a token reachable in two ways
+or not at all, tokens glued together from several vocabularies) by rank with a heap: slower, same
+meaning.
 """
 
 from functools import cached_property
@@ -118,8 +119,11 @@ class Codec:
             count = codec_core.encode_by_rank(*self._pairs, given, out)
         return out[:count]
 
-    def decode(self, internal: np.ndarray) -> bytes:
-        """The bytes of an array of internal ids, which must be below `len(self)`."""
-        out = np.empty(int(self.lengths[internal].sum()), np.uint8)
-        codec_core.decode(self.start, self.text, internal, out)
+    def decode(self, ids: np.ndarray, *, internal: np.ndarray) -> bytes:
+        """The bytes of a file's ids, which `internal` maps to internal ids, SPECIAL or UNKNOWN."""
+        size = codec_core.decoded_length(internal, self.start, ids)
+        if size < 0:
+            raise BytelmError(f"there is no id {ids[-1 - size]}; {len(internal)} ids are known")
+        out = np.empty(size, np.uint8)
+        codec_core.decode(internal, self.start, self.text, ids, out)
         return out.tobytes()

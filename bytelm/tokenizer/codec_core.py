@@ -18,6 +18,7 @@ from numba import njit
 from bytelm.tokenizer.borrow import borrowed
 
 NONE = -1
+SPECIAL, UNKNOWN = -1, -2  # ids that are no bytes
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -250,15 +251,32 @@ def encode(t, data, out):
 
 
 @njit(cache=True, nogil=True)
-def decode(start, text, ids, out):
-    """Writes the bytes of internal ids to `out`."""
-    at = 0
-    for token in ids:
-        first = start[token]
-        n = start[token + 1] - first
-        for i in range(n):
-            out[at + i] = text[first + i]
-        at += n
+def decoded_length(internal, start, ids):
+    """Bytes that `ids` stand for, or -1 - i if ids[i] is not one. `internal` maps a file's ids to
+    internal ones, SPECIAL or UNKNOWN."""
+    total = np.int64(0)
+    for i in range(len(ids)):
+        number = np.int64(ids[i])
+        token = internal[number] if 0 <= number < len(internal) else UNKNOWN
+        if token >= 0:
+            total += start[token + 1] - start[token]
+        elif token == UNKNOWN:
+            return np.int64(-1 - i)
+    return total
+
+
+@njit(cache=True, nogil=True)
+def decode(internal, start, text, ids, out):
+    """Writes the bytes of ids that `decoded_length` has checked to `out`."""
+    at = np.int64(0)
+    for i in range(len(ids)):
+        token = internal[np.int64(ids[i])]
+        if token >= 0:
+            first = start[token]
+            n = start[token + 1] - first
+            for k in range(n):
+                out[at + k] = text[first + k]
+            at += n
 
 
 # ---- the textbook method ------------------------------------------------------------------------

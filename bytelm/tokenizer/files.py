@@ -103,7 +103,7 @@ def from_json(value: Mapping[str, Any]) -> Stored:
     specials = {item["content"]: item["id"] for item in value.get("added_tokens") or ()}
     to_byte = _characters(vocabulary)
     spelled = {}
-    for word, number in vocabulary.items():
+    for word in vocabulary:
         if word not in specials:
             spelled[word] = _spell(word, to_byte)
     letters = [word for word in spelled if len(word) == 1]

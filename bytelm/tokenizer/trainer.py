@@ -104,19 +104,28 @@ def train_merges(
     min_frequency: int = 2,
     max_memory: int | None = None,
     start: np.ndarray | None = None,
+    start_sha256: str | None = None,
+    least_bytes: int = 0,
     on_progress: Callable[[np.ndarray, str], None] | None = None,
 ) -> Merges:
     """BPE merges of the documents, in order, until there are `ids` ids (bytes included).
 
     Identical to Hugging Face `tokenizers` on the same pieces, ties included. Fewer merges come back
     if no pair occurs `min_frequency` times any more. `on_progress(merges so far, corpus_sha256)` is
-    called every third of a second or so; what it raises ends training.
+    called every third of a second or so; what it raises ends training. `start` are merges to go on
+    from, `start_sha256` the digest the corpus must have then. `least_bytes` is a known lower bound
+    of the corpus, so that too much data is refused before it is read.
     """
     rules = rules or PieceRules(length=piece_length)
     _check(ids, max_token_length, min_frequency)
     if max_memory is not None and max_memory < _FIXED_BYTES:
         raise BytelmError(f"max_memory must be at least {_FIXED_BYTES >> 20} MiB")
-    corpus = _Corpus(documents, rules, ids, max_memory)
+    corpus = _Corpus(documents, rules, ids, max_memory, max_token_length, least_bytes)
+    if start_sha256 not in (None, corpus.sha256):
+        raise BytelmError(
+            "the checkpoint is of other data, or of other rules for pieces and tokens: "
+            f"its digest is {start_sha256}, this corpus has {corpus.sha256}"
+        )
     core = corpus.core(max_token_length or corpus.bytes, start)
     first = theta = max(min_frequency, 1)
     theta = max(first, int(core.reg[merge_core.SLOTS]) // (2 * ids))
@@ -165,18 +174,25 @@ class _Corpus:
     """Reads documents into memory within a budget, and lays them out as slots for the core."""
 
     def __init__(
-        self, documents: Iterable[bytes], rules: PieceRules, ids: int, max_memory: int | None
+        self,
+        documents: Iterable[bytes],
+        rules: PieceRules,
+        ids: int,
+        max_memory: int | None,
+        max_token_length: int | None,
+        least_bytes: int,
     ):
         self.rules, self.ids = rules, ids
         self.budget = max_memory or int(0.8 * available_memory())
+        self._refuse_beyond_budget(least_bytes)
         self.bytes = 0
         self.spans: list[bytes] = []
-        digest, seen = hashlib.sha256(), set[bytes]()
+        digest, seen = hashlib.sha256(f"{rules} {max_token_length}".encode()), set[bytes]()
         for data in documents:
             for span in rules.spans(data):
                 span = rules.kept(span, seen)
                 self.bytes += len(span)
-                self._refuse_beyond_budget()
+                self._refuse_beyond_budget(self.bytes)
                 self.spans.append(span)
                 digest.update(len(span).to_bytes(8, "little") + span)
         self.pieces = sum(-(-len(span) // rules.length) for span in self.spans)
@@ -184,11 +200,11 @@ class _Corpus:
         if self.bytes == 0:
             raise BytelmError("there is nothing to train on: no documents, or all of them empty")
 
-    def _refuse_beyond_budget(self) -> None:
-        needed = memory_needed(self.bytes, self.ids)
+    def _refuse_beyond_budget(self, size: int) -> None:
+        needed = memory_needed(size, self.ids)
         if needed > self.budget:
             raise BytelmError(
-                f"training {self.ids} tokens on {self.bytes >> 20} MiB or more takes at least "
+                f"training {self.ids} tokens on {size >> 20} MiB or more takes at least "
                 f"{needed >> 20} MiB of memory, and {self.budget >> 20} MiB may be used: give less "
                 "data, or raise the limit"
             )
