@@ -81,7 +81,8 @@ class BinaryBPE:
 
         `paths` are files, folders, archives, or documents as `bytes`. Sizes count the specials and
         the 256 bytes. `start` goes on from an earlier vocabulary of the same data and rules
-        (checked if `start_sha256`, which `on_progress` told, is given). Raises `BytelmError` if the data does not support the largest size: nothing is made up to fill it.
+        (checked if `start_sha256`, which `on_progress` told, is given). Raises `BytelmError` if the
+        data does not support the largest size: nothing is made up to fill it.
         """
         paths = list(paths)
         found = train_merges(
