@@ -66,7 +66,8 @@ Load: `bytelm.BinaryBPE.load("tokenizers/binary-{name}")`{unpacking(name)}
 
 {facts["files"]} executables, {facts["bytes"] / 1e6:.1f} MB, from the packages pinned in
 `../corpus.toml` and `../corpus.lock.json`, built by
-`python benchmarks/bpe_corpus.py fetch|build`; balanced by capping each class (container and instruction set) and taking files from every package in turn.
+`python benchmarks/bpe_corpus.py fetch|build`; balanced by capping each class (container and
+instruction set) and taking files from every package in turn.
 Trained by `python benchmarks/bpe_family.py --corpus CORPUS` in {facts["cpu_s"]} CPU seconds on one
 thread for the whole family, peak {facts["peak_mib"]} MiB; pieces of 8 KiB, minimum frequency 2.
 Corpus manifest SHA-256 `{facts["manifest_sha256"]}`.
