@@ -56,7 +56,9 @@ def train(
     """Train vocabularies of one or several sizes, each the beginning of the next."""
     from bytelm.tokenizer import BinaryBPE
     from bytelm.tokenizer.checkpoint import Checkpoints
+    from bytelm.tokenizer.files import alphabet
 
+    alphabet(layout)  # a mistake in it should not cost a training run
     sizes = _numbers(vocab_size, int)
     checkpoints = Checkpoints(out)
     start, digest = checkpoints.load() if resume else (None, None)

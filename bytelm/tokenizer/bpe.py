@@ -229,10 +229,15 @@ class BinaryBPE:
 
     def to_json(self, *, layout: str = "byte-level") -> bytes:
         """The content of `tokenizer.json` in one of the two published layouts."""
-        if layout not in files.LAYOUTS:
-            raise BytelmError(unknown_name("layout", layout, files.LAYOUTS))
         spell = [self.codec.token(i) for i in range(len(self.codec))]
         return files.dump(files.to_json(self._stored, spell, layout))
+
+    def to_tiktoken(self) -> bytes:
+        """tiktoken's ranks file: base64 token and rank a line; ranks are our ids without the
+        specials. tiktoken has no file for a split rule: pass one that never splits your pieces."""
+        if not self.codec.exact:
+            raise BytelmError("tiktoken finds tokens by rank alone: it needs all to be reachable")
+        return files.tiktoken_lines(self.codec.token(i) for i in range(len(self.codec)))
 
     def save(
         self,

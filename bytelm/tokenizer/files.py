@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bytelm.errors import DataError
+from bytelm.errors import BytelmError, DataError, unknown_name
 
 LAYOUTS = ("byte-level", "latin-1")
 NAME = "tokenizer.json"
@@ -32,6 +32,8 @@ def alphabet(layout: str) -> list[str]:
     >>> alphabet("byte-level")[0], alphabet("latin-1")[0]
     ('Ā', '\\x00')
     """
+    if layout not in LAYOUTS:
+        raise BytelmError(unknown_name("layout", layout, LAYOUTS))
     if layout == "latin-1":
         return [chr(value) for value in range(256)]
     others = iter(range(256, 512))
