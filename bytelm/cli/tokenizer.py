@@ -1,7 +1,316 @@
-"""`bytelm tokenizer` and its relatives."""
+"""`bytelm tokenizer train|encode|decode|inspect|evaluate|unpack`: byte-pair vocabularies."""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from bytelm.cli.output import note, print_json
+from bytelm.errors import BytelmError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+tokenizer = typer.Typer(no_args_is_help=True, help="Train and use Binary BPE vocabularies.")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Tokenizer = Annotated[Path, typer.Argument(help="Folder or file of a trained tokenizer.")]
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
+    app.add_typer(tokenizer, name="tokenizer")
+
+
+@tokenizer.command()
+def train(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, wheels, .deb, archives.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; one folder a size in it.")],
+    vocab_size: Annotated[str, typer.Option(help="One size, or several: 4096,8192.")] = "4096,8192",
+    piece_length: Annotated[int, typer.Option(help="Bytes; nothing merges across pieces.")] = 8192,
+    max_token_length: Annotated[int | None, typer.Option(help="Bytes; no cap if absent.")] = None,
+    min_frequency: Annotated[int, typer.Option(help="Least occurrences of a merged pair.")] = 2,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Such as 2GiB; 80 % of what is free.")
+    ] = None,
+    sections: Annotated[
+        bool, typer.Option("--sections", help="Also cut where a section of an executable begins.")
+    ] = False,
+    entropy: Annotated[
+        str | None, typer.Option(help="Keep pieces between LOW,HIGH bits per byte.")
+    ] = None,
+    unique_pieces: Annotated[
+        bool, typer.Option("--unique-pieces", help="Count repeated pieces once.")
+    ] = False,
+    layout: Annotated[str, typer.Option(help="byte-level or latin-1.")] = "byte-level",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint an interrupted run left.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train vocabularies of one or several sizes, each the beginning of the next."""
+    from bytelm.tokenizer import BinaryBPE
+    from bytelm.tokenizer.checkpoint import Checkpoints
+    from bytelm.tokenizer.files import alphabet
+
+    alphabet(layout)  # a mistake in it should not cost a training run
+    sizes = _numbers(vocab_size, int)
+    checkpoints = Checkpoints(out)
+    start, digest = checkpoints.load() if resume else (None, None)
+    with _progress(max(sizes)) as show:
+
+        def report(merges: "np.ndarray", corpus_sha256: str) -> None:
+            show(len(merges))
+            checkpoints.report(merges, corpus_sha256)
+
+        try:
+            family = BinaryBPE.train(
+                paths,
+                sizes,
+                piece_length=piece_length,
+                max_token_length=max_token_length,
+                min_frequency=min_frequency,
+                max_memory=_size(max_memory) if max_memory else None,
+                sections=sections,
+                entropy=_window(entropy) if entropy else None,
+                unique_pieces=unique_pieces,
+                start=None if start is None else BinaryBPE.from_merges(start),
+                start_sha256=digest,
+                on_progress=report,
+            )
+        except KeyboardInterrupt:
+            checkpoints.save()
+            note(f"interrupted; what was found is in {checkpoints.path}: go on with --resume")
+            raise typer.Exit(130) from None
+    written = [
+        str(bpe.save(out / str(size) if len(family) > 1 else out, layout=layout))
+        for size, bpe in family.items()
+    ]
+    checkpoints.remove()
+    if json:
+        print_json({"files": written, "vocab_sizes": list(family)})
+    else:
+        print("\n".join(written))
+
+
+@tokenizer.command()
+def encode(
+    model: Tokenizer,
+    file: Annotated[Path, typer.Argument(help="Any file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A .npy file of ids; without it they are printed.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Encode a file: ids on stdout, or as a NumPy array in a file."""
+    import io
+
+    import numpy as np
+
+    from bytelm.tokenizer import BinaryBPE
+    from bytelm.tokenizer.files import write
+
+    bpe, data = BinaryBPE.load(model), file.read_bytes()
+    ids = bpe.encode(data).astype(bpe.dtype)
+    if out is not None:
+        buffer = io.BytesIO()
+        np.save(buffer, ids)
+        write(out, buffer.getvalue())
+    if json:
+        facts = {"bytes": len(data), "tokens": len(ids), "dtype": ids.dtype.name}
+        print_json(facts if out else {**facts, "ids": ids.tolist()})
+    elif out is None:
+        print(" ".join(map(str, ids.tolist())))
+    else:
+        note(f"{len(data)} bytes, {len(ids)} tokens, {out}")
+
+
+@tokenizer.command()
+def decode(
+    model: Tokenizer,
+    file: Annotated[Path, typer.Argument(help="A .npy file of ids, or ids as text; - is stdin.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; stdout if absent.")] = None,
+) -> None:
+    """Decode ids back to the bytes they stand for."""
+    import io
+
+    import numpy as np
+
+    from bytelm.tokenizer import BinaryBPE
+    from bytelm.tokenizer.files import write
+
+    bpe = BinaryBPE.load(model)
+    given = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    if given.startswith(b"\x93NUMPY"):
+        data = bpe.decode(np.load(io.BytesIO(given), allow_pickle=False))
+    elif re.fullmatch(rb"[\d\s]*", given):
+        data = bpe.decode([int(word) for word in given.split()])
+    else:
+        raise BytelmError(f"{file} holds neither a NumPy array nor decimal ids")
+    if out is None:
+        sys.stdout.buffer.write(data)
+    else:
+        write(out, data)
+
+
+@tokenizer.command()
+def inspect(
+    model: Tokenizer,
+    files: Annotated[list[str] | None, typer.Argument(help="Files to look at through it.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with a hex view.")] = None,
+    view_bytes: Annotated[int, typer.Option(help="Bytes of each file in the hex view.")] = 4096,
+    nested: Annotated[
+        list[Path] | None, typer.Option(help="Smaller vocabularies this one should begin with.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Tokens to list.")] = 20,
+    json: Json = False,
+) -> None:
+    """Token lengths, known patterns, the commonest tokens by where they occur, nesting."""
+    from bytelm.tokenizer import BinaryBPE
+    from bytelm.tokenizer.files import write
+    from bytelm.tokenizer.page import page
+    from bytelm.tokenizer.patterns import (
+        holds_nested,
+        known_tokens,
+        length_histogram,
+        token_uses,
+    )
+
+    bpe = BinaryBPE.load(model)
+    documents = _documents(files or [])
+    uses = token_uses(bpe, [(kind, data) for _, kind, data in documents])
+    report: dict[str, Any] = {
+        "vocab_size": bpe.vocab_size,
+        "specials": bpe.specials,
+        "fast_encoder": bpe.codec.exact,
+        "tokens_by_length": length_histogram(bpe),
+        "known_patterns": {str(i): meaning for i, meaning in known_tokens(bpe).items()},
+        "nested": {str(path): holds_nested(bpe, BinaryBPE.load(path)) for path in nested or []},
+        "commonest": [
+            {"id": use.number, "hex": use.text[:32].hex(), "kind": use.kind, "counts": use.counts}
+            for use in uses[:top]
+        ],
+    }
+    if html:
+        views = [(name, data[:view_bytes]) for name, _, data in documents]
+        write(html, page(bpe, str(model), views).encode())
+        note(f"wrote {html}")
+    if json:
+        print_json(report)
+        return
+    print(f"{bpe.vocab_size} ids, {len(bpe.specials)} special; tokens by length in bytes:")
+    print("  " + ", ".join(f"{n}: {count}" for n, count in report["tokens_by_length"].items()))
+    for path, holds in report["nested"].items():
+        print(f"{path}: {'nested' if holds else 'NOT nested'}")
+    for number, meaning in report["known_patterns"].items():
+        print(f"  {number:>6} {(bpe.token_bytes[int(number)] or b'').hex(' '):32} {meaning}")
+    for row in report["commonest"]:
+        where = ", ".join(f"{kind} {count}" for kind, count in row["counts"].items())
+        print(f"  {row['id']:>6} {row['hex']:32} {row['kind']:24} {where}")
+
+
+@tokenizer.command()
+def evaluate(
+    model: Tokenizer,
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, archives: held-out data.")],
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Other byte-level tokenizers, such as a text one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bytes per token by format and instruction set, and how much of the vocabulary is used."""
+    from bytelm.tokenizer import BinaryBPE
+    from bytelm.tokenizer.usage import usage_by_class
+
+    documents = [(kind, data) for _, kind, data in _documents(paths)]
+    report = {
+        str(path): usage_by_class(BinaryBPE.load(path), documents)
+        for path in [model, *(against or [])]
+    }
+    if json:
+        print_json({"tokenizers": report, "raw_bytes": 1.0})
+        return
+    kinds = list(next(iter(report.values()))["classes"])
+    width = max(map(len, [*kinds, "vocabulary used"]))
+    print(f"{'bytes per token':{width}}  raw bytes  " + "  ".join(report))
+    for kind in kinds:
+        cells = [
+            f"{usage['classes'][kind]['bytes_per_token'] or 0:.3f}" for usage in report.values()
+        ]
+        print(f"{kind:{width}}  1.000      " + "  ".join(cells))
+    total = [f"{usage['bytes_per_token'] or 0:.3f}" for usage in report.values()]
+    print(f"{'all':{width}}  1.000      " + "  ".join(total))
+    print(
+        f"{'tokens used':{width}}             " + "  ".join(str(u["used"]) for u in report.values())
+    )
+
+
+@tokenizer.command()
+def unpack(
+    model: Tokenizer,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; its own if absent.")] = None,
+    layout: Annotated[str, typer.Option(help="byte-level or latin-1.")] = "byte-level",
+    vocab_size: Annotated[int | None, typer.Option(help="Cut to this size.")] = None,
+) -> None:
+    """Write the plain tokenizer.json other libraries read, from a gzipped or any other one."""
+    from bytelm.tokenizer import BinaryBPE
+
+    bpe = BinaryBPE.load(model)
+    bpe = bpe.truncate(vocab_size) if vocab_size else bpe
+    print(bpe.save(out or (model if model.is_dir() else model.parent), layout=layout))
+
+
+# ---- reading options and files ------------------------------------------------------------------
+
+
+def _documents(paths: list[str]) -> list[tuple[str, str, bytes]]:
+    """(name, class of file, bytes) of every document."""
+    from bytelm.data.magic import identify
+    from bytelm.data.sources import open_source
+    from bytelm.tokenizer.formats import executable_class
+
+    found = []
+    for document in open_source(paths):
+        name = str(document.meta.get("path") or document.meta.get("source") or "")
+        kind = executable_class(document.data) or identify(document.data).format
+        found.append((name, kind, document.data))
+    return found
+
+
+def _numbers(text: str, kind: type) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise BytelmError(f"expected numbers separated by commas, not {text!r}") from None
+
+
+def _window(text: str) -> tuple[float, float]:
+    values = _numbers(text, float)
+    if len(values) != 2:
+        raise BytelmError(f"expected LOW,HIGH in bits per byte, not {text!r}")
+    return values[0], values[1]
+
+
+def _size(text: str) -> int:
+    """Bytes from `2GiB`, `500m` or `1000000`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
+    if not match:
+        raise BytelmError(f"expected a size such as 2GiB or 500M, not {text!r}")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar of merges on stderr; the estimate is rough, early merges cost most."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = [TextColumn("merges"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("merges", total=total)
+        yield lambda done: bar.update(task, completed=done)

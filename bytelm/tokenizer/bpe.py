@@ -1,0 +1,296 @@
+"""`BinaryBPE`: a byte-pair vocabulary for raw bytes, its ids, and its files.
+
+Ids are laid out as in the published family: the special tokens first, then the 256 bytes, then the
+merges in order. So every smaller vocabulary of one training run is the beginning of the larger
+ones, with the same ids. No bytes ever encode to a special token, even those that spell its name.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from bytelm.data.sources import FileSource, ManySource, Source, open_source
+from bytelm.errors import BytelmError, unknown_name
+from bytelm.tokenizer import codec_core, files
+from bytelm.tokenizer.codec import Codec
+from bytelm.tokenizer.trainer import Merges, PieceRules, train_merges
+
+SPECIAL_TOKENS = ("<|start|>", "<|end|>", "<|pad|>", "<|unk|>", "<|cls|>", "<|sep|>", "<|mask|>")
+
+
+@dataclass(frozen=True)
+class EncodedCorpus:
+    """Documents as one array of ids. Document d is ids[offsets[d]:offsets[d+1]] and stands for
+    bytes byte_offsets[d] to byte_offsets[d+1] of the concatenated documents."""
+
+    ids: np.ndarray  # uint16, or uint32 for vocabularies over 65,536
+    offsets: np.ndarray  # (D+1,) int64
+    byte_offsets: np.ndarray  # (D+1,) int64
+
+
+class BinaryBPE:
+    """A trained vocabulary. Make one with `train` or `load`; it never changes afterwards.
+
+    >>> bpe = BinaryBPE.train([b"abababab"], vocab_sizes=[265])[265]
+    >>> bpe.encode(b"ababa").tolist(), bpe.decode([264, 104])
+    ([264, 104], b'ababa')
+    """
+
+    def __init__(self, stored: files.Stored):
+        self.codec = Codec(stored.merges)
+        self._stored = stored
+        self._ids = stored.file_ids.astype(np.uint32)
+
+    # ---- making one -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_merges(
+        cls, merges: np.ndarray, *, special_tokens: Sequence[str] = SPECIAL_TOKENS
+    ) -> "BinaryBPE":
+        """From (M, 2) internal ids: 0-255 the bytes, 256 + i what merge i makes."""
+        specials = {name: number for number, name in enumerate(special_tokens)}
+        if len(specials) != len(special_tokens):
+            raise BytelmError(f"special tokens must differ: {', '.join(special_tokens)}")
+        ids = np.arange(len(specials), len(specials) + 256 + len(merges))
+        return cls(files.Stored(np.asarray(merges, np.int64), ids, specials, {}))
+
+    @classmethod
+    def train(
+        cls,
+        paths: Iterable[str | os.PathLike[str] | bytes],
+        vocab_sizes: Sequence[int] = (4096, 8192),
+        *,
+        piece_length: int = 8192,
+        max_token_length: int | None = None,
+        min_frequency: int = 2,
+        sections: bool = False,
+        entropy: tuple[float, float] | None = None,
+        unique_pieces: bool = False,
+        special_tokens: Sequence[str] = SPECIAL_TOKENS,
+        max_memory: int | None = None,
+        start: "BinaryBPE | None" = None,
+        start_sha256: str | None = None,
+        on_progress: Callable[[np.ndarray, str], None] | None = None,
+    ) -> "dict[int, BinaryBPE]":
+        """One vocabulary per size, each the beginning of the next, from one run.
+
+        `paths` are files, folders, archives, or documents as `bytes`. Sizes count the specials and
+        the 256 bytes. `start` goes on from an earlier vocabulary of the same data and rules
+        (checked if `start_sha256`, which `on_progress` told, is given). Raises `BytelmError` if the
+        data does not support the largest size: nothing is made up to fill it.
+        """
+        paths = list(paths)
+        found = train_merges(
+            open_documents(paths),
+            ids=_largest(vocab_sizes, special_tokens) - len(special_tokens),
+            rules=PieceRules(piece_length, sections, entropy, unique_pieces),
+            least_bytes=_least_bytes(paths),
+            max_token_length=max_token_length,
+            min_frequency=min_frequency,
+            max_memory=max_memory,
+            start=None if start is None else start.codec.merges,
+            start_sha256=start_sha256,
+            on_progress=on_progress,
+        )
+        return cls.family(found, vocab_sizes, special_tokens=special_tokens)
+
+    @classmethod
+    def family(
+        cls,
+        found: Merges,
+        vocab_sizes: Sequence[int],
+        *,
+        special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    ) -> "dict[int, BinaryBPE]":
+        """The vocabularies of the given sizes that one list of merges holds."""
+        base = 256 + len(special_tokens)
+        if _largest(vocab_sizes, special_tokens) > base + len(found.merges):
+            raise BytelmError(
+                f"{found.corpus_bytes} bytes support a vocabulary of {base + len(found.merges)}, "
+                f"not {max(vocab_sizes)}: no pair occurs often enough any more. Ask for less, give "
+                "more data, or lower min_frequency"
+            )
+        sizes = sorted(set(vocab_sizes))
+        return {
+            size: cls.from_merges(found.merges[: size - base], special_tokens=special_tokens)
+            for size in sizes
+        }
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "BinaryBPE":
+        """From a folder, a `tokenizer.json` or the same gzipped, in either published layout."""
+        return cls(files.read(path))
+
+    def truncate(self, vocab_size: int) -> "BinaryBPE":
+        """The vocabulary of the first `vocab_size` ids, as if trained for that size."""
+        specials = [name for name, _ in files.sorted_by_id(self.specials)]
+        smallest = 256 + len(specials)
+        if not smallest <= vocab_size <= self.vocab_size:
+            raise BytelmError(
+                f"a vocabulary of {self.vocab_size} can be cut to {smallest} or more, "
+                f"not to {vocab_size}"
+            )
+        merges = self.codec.merges[: vocab_size - smallest]
+        return BinaryBPE.from_merges(merges, special_tokens=specials)
+
+    # ---- what it holds --------------------------------------------------------------------------
+
+    @property
+    def specials(self) -> dict[str, int]:
+        """Name -> id of each special token."""
+        return dict(self._stored.specials)
+
+    def special(self, name: str) -> int:
+        """The id of a special token; `BytelmError` with the nearest match if there is none."""
+        if name not in self._stored.specials:
+            raise BytelmError(unknown_name("special token", name, self._stored.specials))
+        return self._stored.specials[name]
+
+    @cached_property
+    def token_bytes(self) -> list[bytes | None]:
+        """The bytes of each id; None for special tokens and unused ids."""
+        table: list[bytes | None] = [None] * self.vocab_size
+        for internal, number in enumerate(self._ids.tolist()):
+            table[number] = self.codec.token(internal)
+        for number, text in self._stored.unmerged.items():
+            table[number] = text
+        return table
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        others = [*self._stored.specials.values(), *self._stored.unmerged]
+        return max([int(self._ids.max()), *others]) + 1
+
+    @property
+    def dtype(self) -> type[np.unsignedinteger]:
+        """The smallest of uint16 and uint32 that holds every id."""
+        return np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+
+    # ---- encoding -------------------------------------------------------------------------------
+
+    def encode(self, data: bytes) -> np.ndarray:
+        """(n,) uint32 ids of any bytes; never a special token."""
+        internal = self.codec.encode(data)
+        return np.take(self._ids, internal)
+
+    def encode_with_offsets(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) ids and (n+1,) int64 byte offsets: token i is data[offsets[i]:offsets[i+1]]."""
+        internal = self.codec.encode(data)
+        offsets = np.zeros(len(internal) + 1, np.int64)
+        np.cumsum(self.codec.lengths[internal], out=offsets[1:])
+        return np.take(self._ids, internal), offsets
+
+    def encode_batch(self, documents: Iterable[bytes], *, threads: int = 1) -> list[np.ndarray]:
+        """`encode` of each; the compiled core runs outside the interpreter's lock."""
+        if threads <= 1:
+            return [self.encode(data) for data in documents]
+        self.encode(b"")  # builds the tables once, before threads would
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self.encode, documents))
+
+    def encode_corpus(self, documents: Iterable[bytes], *, threads: int = 1) -> EncodedCorpus:
+        """Whole documents as one compact array with token and byte offsets."""
+        lengths = [0]
+
+        def counted() -> Iterable[bytes]:
+            for data in documents:
+                lengths.append(len(data))
+                yield data
+
+        parts = [part.astype(self.dtype) for part in self.encode_batch(counted(), threads=threads)]
+        offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+        ids = np.concatenate(parts) if parts else np.zeros(0, self.dtype)
+        return EncodedCorpus(ids, offsets, np.cumsum(lengths, dtype=np.int64))
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> bytes:
+        """The bytes of any ids; special tokens stand for none. `BytelmError` for unknown ids."""
+        given = ids if isinstance(ids, np.ndarray) else np.array(list(ids), np.int64)
+        if not np.issubdtype(given.dtype, np.integer):
+            raise BytelmError(f"ids must be integers, not {given.dtype}")
+        if self._stored.unmerged:
+            known = dict(enumerate(self.token_bytes))
+            return b"".join(known.get(number) or b"" for number in given.tolist())
+        return self.codec.decode(np.ascontiguousarray(given.ravel()), internal=self._internal)
+
+    @cached_property
+    def _internal(self) -> np.ndarray:
+        table = np.full(self.vocab_size, codec_core.UNKNOWN, np.int64)
+        table[list(self._stored.specials.values())] = codec_core.SPECIAL
+        table[self._ids] = np.arange(len(self._ids))
+        return table
+
+    # ---- files ----------------------------------------------------------------------------------
+
+    def to_json(self, *, layout: str = "byte-level") -> bytes:
+        """The content of `tokenizer.json` in one of the two published layouts."""
+        spell = [self.codec.token(i) for i in range(len(self.codec))]
+        return files.dump(files.to_json(self._stored, spell, layout))
+
+    def to_tiktoken(self) -> bytes:
+        """tiktoken's ranks file: base64 token and rank a line; ranks are our ids without the
+        specials. tiktoken has no file for a split rule: pass one that never splits your pieces."""
+        if not self.codec.exact:
+            raise BytelmError("tiktoken finds tokens by rank alone: it needs all to be reachable")
+        return files.tiktoken_lines(self.codec.token(i) for i in range(len(self.codec)))
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        layout: str = "byte-level",
+        compress: bool = False,
+    ) -> Path:
+        """Writes folder/tokenizer.json (or .json.gz, which only `load` reads); returns its path."""
+        data = self.to_json(layout=layout)
+        path = Path(folder) / (files.NAME + (".gz" if compress else ""))
+        files.write(path, files.compressed(data) if compress else data)
+        return path
+
+
+def open_documents(paths: Iterable[str | os.PathLike[str] | bytes]) -> Iterable[bytes]:
+    """The bytes of every document: given as bytes, or read by `open_source` (files, folders,
+    wheels, .deb and other archives, record files)."""
+    for item in paths:
+        if isinstance(item, bytes):
+            yield item
+        else:
+            yield from (document.data for document in open_source(_name(item)))
+
+
+def _name(item: str | os.PathLike[str]) -> str | Path:
+    return item if isinstance(item, str) else Path(item)
+
+
+def _least_bytes(paths: Iterable[str | os.PathLike[str] | bytes]) -> int:
+    """What can be known of the size before reading: of documents and of plain files."""
+    total = 0
+    for item in paths:
+        if isinstance(item, bytes):
+            total += len(item)
+        else:
+            total += sum(
+                part.path.stat().st_size
+                for part in _parts(open_source(_name(item)))
+                if isinstance(part, FileSource)
+            )
+    return total
+
+
+def _parts(source: Source) -> Iterable[Source]:
+    return source.sources if isinstance(source, ManySource) else (source,)
+
+
+def _largest(vocab_sizes: Sequence[int], special_tokens: Sequence[str]) -> int:
+    smallest = 256 + len(special_tokens)
+    if not vocab_sizes or min(vocab_sizes) < smallest:
+        raise BytelmError(
+            f"vocabulary sizes must be at least {smallest} (256 bytes and {len(special_tokens)} "
+            f"special tokens): {', '.join(map(str, vocab_sizes)) or 'none given'}"
+        )
+    return max(vocab_sizes)
