@@ -45,7 +45,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     if (
         torch.compiler.is_compiling()
-    ):  # writing into slices defeats the compiler, and it fuses these
+    ):  # it cannot follow writes into slices
         return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
     turned = torch.empty_like(x)
     torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
