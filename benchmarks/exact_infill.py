@@ -5,8 +5,7 @@
 The middle of a random span begins wherever the cut falls. For each cut the first byte of the true
 middle is predicted from the text before it by three means: encoding the prompt as it is (naive),
 token healing, and the canonical byte model. Cuts are counted apart by whether they fall inside a
-token of the whole text's encoding or between two. Nothing is executed; a byte-level model would
-show no difference between the two kinds of cut.
+token of the whole text's encoding or between two. Nothing is executed.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class PretokenizedBPE(Encoder):
 
     def encode(self, data: bytes) -> list[int]:
         found = self.trunks(data)
-        if not found:
+        if not found or found[0] is None:
             raise BytelmError(f"the tokenizer cannot encode {data!r}: a byte of it has no token")
         return list(found[0])
 

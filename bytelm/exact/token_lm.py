@@ -114,7 +114,7 @@ class TabularLM:
 
     def __init__(
         self,
-        distribution: Callable[[tuple[int, ...]], Sequence[float]],
+        distribution: Callable[[History], Sequence[float] | np.ndarray],
         vocab_bytes: Sequence[bytes | None],
         *,
         eos_ids: Iterable[int] = (),

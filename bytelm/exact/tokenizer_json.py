@@ -125,7 +125,7 @@ def _spans_of(pre_tokenizer: Json | None) -> Spans | None:
     parts = _parts(pre_tokenizer)
     if all(part["type"] == "ByteLevel" and not part.get("use_regex", True) for part in parts):
         return None
-    shell = {"version": "1.0", "added_tokens": [], "pre_tokenizer": pre_tokenizer}
+    shell: Json = {"version": "1.0", "added_tokens": [], "pre_tokenizer": pre_tokenizer}
     empty = {"type": "BPE", "vocab": {}, "merges": []}
     cut = Tokenizer.from_str(json.dumps({**shell, "model": empty})).pre_tokenizer
     return lambda text: [span for _, span in cut.pre_tokenize_str(text)]
@@ -178,5 +178,5 @@ def _without_normaliser(definition: Json, specials: set[str]) -> Tokenizer:
         "normalizer": None if metaspace else replace,
         "pre_tokenizer": {**metaspace[0], "prepend_scheme": "never"} if metaspace else None,
     }
-    shell = {"version": "1.0", "added_tokens": [], "model": model, **parts}
+    shell: Json = {"version": "1.0", "added_tokens": [], "model": model, **parts}
     return Tokenizer.from_str(json.dumps(shell))

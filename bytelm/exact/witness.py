@@ -53,7 +53,7 @@ def _joined(pieces: list[str], lengths: list[int], text: str, bad: bytes) -> tup
 
 def witnesses(text: str) -> tuple[str, ...]:
     """Continuations to try after `text`, the empty one first."""
-    found = _ALWAYS
+    found: tuple[str, ...] = _ALWAYS
     if "'" in text[-3:] or "\u2019" in text[-3:]:
         found += _AFTER_APOSTROPHE
     if text[-1:].isnumeric():
