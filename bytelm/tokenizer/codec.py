@@ -124,6 +124,12 @@ class Codec:
         size = codec_core.decoded_length(internal, self.start, ids)
         if size < 0:
             raise BytelmError(f"there is no id {ids[-1 - size]}; {len(internal)} ids are known")
-        out = np.empty(size, np.uint8)
-        codec_core.decode(internal, self.start, self.text, ids, out)
-        return out.tobytes()
+        out = np.empty(size + 8, np.uint8)
+        codec_core.decode(internal, self.start, self.text, self._heads, ids, out)
+        return out[:size].tobytes()
+
+    @cached_property
+    def _heads(self) -> np.ndarray:
+        """(V,) uint64: the first eight bytes of each token, in memory order."""
+        padded = np.concatenate([self.text, np.zeros(8, np.uint8)])
+        return padded[self.start[:-1, None] + np.arange(8)].view(np.uint64).ravel()

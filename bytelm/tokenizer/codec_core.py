@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from bytelm.tokenizer.borrow import borrowed
+from bytelm.tokenizer.borrow import borrowed, store8
 
 NONE = -1
 SPECIAL, UNKNOWN = -1, -2  # ids that are no bytes
@@ -266,15 +266,19 @@ def decoded_length(internal, start, ids):
 
 
 @njit(cache=True, nogil=True)
-def decode(internal, start, text, ids, out):
-    """Writes the bytes of ids that `decoded_length` has checked to `out`."""
+def decode(internal, start, text, head, ids, out):
+    """Writes the bytes of ids that `decoded_length` has checked to `out`, which has 8 to spare.
+
+    `head` holds the first eight bytes of each token: most tokens are one store.
+    """
     at = np.int64(0)
     for i in range(len(ids)):
         token = internal[np.int64(ids[i])]
         if token >= 0:
             first = start[token]
             n = start[token + 1] - first
-            for k in range(n):
+            store8(out, at, head[token])
+            for k in range(8, n):
                 out[at + k] = text[first + k]
             at += n
 

@@ -102,10 +102,10 @@ def token_uses(bpe: BinaryBPE, documents: list[tuple[str, bytes]]) -> list[Token
     by_class: dict[str, np.ndarray] = {}
     for kind, data in documents:
         found = np.bincount(bpe.encode(data), minlength=bpe.vocab_size)
-        by_class[kind] = by_class.get(kind, 0) + found
+        by_class[kind] = by_class[kind] + found if kind in by_class else found
     if not by_class:
         return []
-    total = sum(by_class.values())
+    total = np.sum(list(by_class.values()), axis=0)
     uses = []
     for number in np.argsort(-total, kind="stable").tolist():
         text = bpe.token_bytes[number]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bytelm.errors import BytelmError
-from bytelm.tokenizer import merge_core
+from bytelm.tokenizer import merge_core, merge_rebuild, merge_table
 from bytelm.tokenizer.codec import Codec
 from bytelm.tokenizer.formats import section_starts
 
@@ -128,20 +128,20 @@ def train_merges(
         )
     core = corpus.core(max_token_length or corpus.bytes, start)
     first = theta = max(min_frequency, 1)
-    theta = max(first, int(core.reg[merge_core.SLOTS]) // (2 * ids))
+    theta = max(first, int(core.reg[merge_table.SLOTS]) // (2 * ids))
     while True:
-        merge_core.rebuild(core, theta)
+        merge_rebuild.rebuild(core, theta)
         status = merge_core.PAUSED
         while status == merge_core.PAUSED:
             status = merge_core.merge_some(core, ids, _STEP)
             if on_progress:
-                on_progress(core.merges[256 : core.reg[merge_core.IDS]], corpus.sha256)
-        complete = core.reg[merge_core.THETA_PAIR] == merge_core.ANY_PAIR
-        lowest = complete and core.reg[merge_core.THETA] == first
+                on_progress(core.merges[256 : core.reg[merge_table.IDS]], corpus.sha256)
+        complete = core.reg[merge_table.THETA_PAIR] == merge_table.ANY_PAIR
+        lowest = complete and core.reg[merge_table.THETA] == first
         if status == merge_core.COMPLETE or lowest:
             break
-        theta = max(first, min(theta, int(core.reg[merge_core.THETA])) // 8)
-    found = slice(256, int(core.reg[merge_core.IDS]))
+        theta = max(first, min(theta, int(core.reg[merge_table.THETA])) // 8)
+    found = slice(256, int(core.reg[merge_table.IDS]))
     return Merges(
         core.merges[found].copy(),
         core.counts[found].copy(),
@@ -209,12 +209,12 @@ class _Corpus:
                 "data, or raise the limit"
             )
 
-    def core(self, max_token_length: int, start: np.ndarray | None) -> merge_core.Core:
+    def core(self, max_token_length: int, start: np.ndarray | None) -> merge_table.Core:
         ids = self.ids
         slots = self._slots() if start is None else self._encoded_slots(start)
         rows = _rows(self.bytes, ids)
         table = 1 << (2 * rows).bit_length()
-        core = merge_core.Core(
+        core = merge_table.Core(
             slots=slots,
             width=np.ones(ids + 1, np.int64),
             size=np.ones(ids + 1, np.int64),
@@ -240,11 +240,11 @@ class _Corpus:
             heap_row=np.empty(rows, np.int64),
             reg=np.zeros(11, np.int64),
         )
-        core.reg[merge_core.SLOTS] = len(slots)
-        core.reg[merge_core.IDS] = 256
-        core.reg[merge_core.CAP] = max_token_length
+        core.reg[merge_table.SLOTS] = len(slots)
+        core.reg[merge_table.IDS] = 256
+        core.reg[merge_table.CAP] = max_token_length
         if start is not None:
-            core.reg[merge_core.IDS] = 256 + len(start)
+            core.reg[merge_table.IDS] = 256 + len(start)
             for new, pair in enumerate(start, 256):
                 core.merges[new] = pair
                 core.size[new] = core.size[pair].sum()

@@ -99,7 +99,7 @@ def test_a_stream_cut_anywhere_gives_the_ids_of_the_whole(vocabularies, data, cu
 
 def test_a_stream_holds_back_little():
     data, held = CORPORA["executable"], []
-    bpe = BinaryBPE.train([data], [800], max_token_length=16)[800]
+    bpe = BinaryBPE.train([data], [600], max_token_length=16)[600]
     encoder = StreamEncoder(bpe, block=4096)
     for start in range(0, len(data), 1000):
         encoder.feed(data[start : start + 1000])

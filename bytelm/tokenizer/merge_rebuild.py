@@ -1,0 +1,225 @@
+"""Counts all pairs of a corpus afresh and lists the positions of those worth tracking.
+
+While all tokens are bytes one dense table counts every pair. Later, places are gathered by left
+token, as many left tokens at a time as fit into half of the free arena, and right neighbours
+tallied in a dense array: exact, and no hash table over all pairs is needed.
+"""
+
+import numpy as np
+from numba import njit
+
+from bytelm.tokenizer.borrow import borrowed, prefetch
+from bytelm.tokenizer.merge_table import (
+    ANY_PAIR,
+    BEST,
+    BEST_PAIR,
+    CAP,
+    EMPTY,
+    HEAP,
+    IDS,
+    ROWS,
+    SLOTS,
+    THETA,
+    THETA_PAIR,
+    TOP,
+    find_token,
+    heapify,
+    make_room,
+    over_half,
+    pack,
+    track,
+    tracked,
+)
+
+AHEAD = 16  # places to fetch in advance
+
+
+@njit(cache=True, nogil=True)
+def _compact(core):
+    """One slot a token again."""
+    slots, n = core.slots, core.reg[SLOTS]
+    p = to = np.int64(0)
+    while p < n:
+        token = slots[p]
+        slots[to] = token
+        to += 1
+        p += core.width[token]
+    core.reg[SLOTS] = to
+    core.width[:] = 1
+
+
+@njit(cache=True, nogil=True)
+def _tally_rights(core, places, rights):
+    last = len(places) - 1
+    for i in range(len(places)):
+        prefetch(core.slots, np.int64(places[min(i + AHEAD, last)]))
+        y = core.slots[np.int64(places[i]) + 1]
+        if core.right_tally[y] == 0:
+            core.right_seen[rights] = y
+            rights += 1
+        core.right_tally[y] += 1
+    return rights
+
+
+@njit(cache=True, nogil=True)
+def _track_rights(core, left, rights):
+    sep = len(core.width) - 1
+    if core.reg[ROWS] + rights > len(core.left):
+        make_room(core)
+    reg, right_tally, cap = core.reg, core.right_tally, core.reg[CAP] - core.size[left]
+    for y in core.right_seen[:rights]:
+        count, pair = right_tally[y], pack(left, y)
+        right_tally[y] = 0
+        if y == sep or core.size[y] > cap:
+            continue
+        if count > reg[BEST] or (count == reg[BEST] and pair < reg[BEST_PAIR]):
+            reg[BEST], reg[BEST_PAIR] = count, pair
+        if tracked(reg, count, pair):
+            core.right_room[y] = track(core, left, y, count)
+
+
+@njit(cache=True, nogil=True)
+def _list_rights(core, places):
+    for i in range(len(places)):
+        y = core.slots[np.int64(places[i]) + 1]
+        at = core.right_room[y]
+        if at >= 0:
+            core.arena[at] = places[i]
+            core.right_room[y] = at + 1
+
+
+@njit(cache=True, nogil=True)
+def _forget_rooms(core, rights):
+    for i in range(rights):
+        core.right_room[core.right_seen[i]] = -1
+
+
+@njit(cache=True, nogil=True)
+def _rebuild_scanning(core, left):
+    """Tracks all pairs of one left token that is too frequent to gather."""
+    found, p, rights = len(core.scratch), np.int64(1), np.int64(0)
+    while found == len(core.scratch):
+        found, p = find_token(core, left, p)
+        rights = _tally_rights(core, core.scratch[:found], rights)
+    _track_rights(core, left, rights)
+    found, p = len(core.scratch), np.int64(1)
+    while found == len(core.scratch):
+        found, p = find_token(core, left, p)
+        _list_rights(core, core.scratch[:found])
+    _forget_rooms(core, rights)
+
+
+@njit(cache=True, nogil=True)
+def _rebuild_range(core, frequency, low, high, total):
+    """Tracks all pairs whose left token is in [low, high): gathers places by left token at the end
+    of the arena, then counts right neighbours per left token."""
+    arena, room, theta = core.arena, core.left_room, core.reg[THETA]
+    at = len(arena) - total
+    for left in range(low, high):
+        if frequency[left] >= theta:
+            room[left] = at
+            at += frequency[left]
+    slots = core.slots
+    for p in range(1, core.reg[SLOTS]):
+        at = room[slots[p]]
+        if at >= 0:
+            arena[at] = p
+            room[slots[p]] = at + 1
+    for left in range(low, high):
+        if room[left] >= 0:
+            places = arena[room[left] - frequency[left] : room[left]]
+            room[left] = -1
+            rights = _tally_rights(core, places, np.int64(0))
+            _track_rights(core, left, rights)
+            _list_rights(core, places)
+            _forget_rooms(core, rights)
+
+
+@njit(cache=True, nogil=True)
+def _track_bytes(core):
+    """Tracks pairs while every token is one byte: two sequential passes, one dense table.
+
+    Returns whether any fits into half of the room.
+    """
+    slots, arena, n = core.slots, core.arena, core.reg[SLOTS]
+    count = np.zeros((256, 256), np.int64)
+    a = slots[0]
+    for p in range(1, n):
+        b = slots[p]
+        if a < 256 and b < 256:
+            count[a, b] += 1
+        a = b
+    while True:
+        theta = core.reg[THETA]
+        tracked = count >= theta
+        rows = tracked.sum()
+        if not over_half(core, (count * tracked).sum(), rows):
+            break
+        core.reg[THETA] = theta + theta // 4 + 1
+    if rows == 0:
+        return False
+    room = np.full((256, 256), -1, np.int64)
+    for left in range(256):
+        for right in range(256):
+            core.right_tally[right] = count[left, right]
+            core.right_seen[right] = right
+        _track_rights(core, left, 256)
+        room[left] = core.right_room[:256]
+        _forget_rooms(core, 256)
+    a = slots[0]
+    for p in range(1, n):
+        b = slots[p]
+        if a < 256 and b < 256:
+            at = room[a, b]
+            if at >= 0:
+                arena[at] = p - 1
+                room[a, b] = at + 1
+        a = b
+    return True
+
+
+@njit(cache=True, nogil=True)
+def rebuild(core, theta):
+    """Counts all pairs of the corpus as it is now; tracks those with `theta` occurrences or more,
+    as far as they fit into half of the arena, but at least the best."""
+    core = borrowed(core)
+    _compact(core)
+    _track_all(core, theta, ANY_PAIR)
+    if core.reg[ROWS] == 0 and core.reg[BEST] >= theta:
+        _track_all(core, core.reg[BEST], core.reg[BEST_PAIR] + 1)
+
+
+@njit(cache=True, nogil=True)
+def _track_all(core, theta, theta_pair):
+    core.reg[TOP] = core.reg[ROWS] = core.reg[HEAP] = core.reg[BEST] = 0
+    core.key[:] = EMPTY
+    core.reg[THETA], core.reg[THETA_PAIR] = theta, theta_pair
+    ids = core.reg[IDS]
+    frequency = np.zeros(len(core.width), np.int64)
+    for p in range(core.reg[SLOTS]):
+        frequency[core.slots[p]] += 1
+    low = np.int64(0)
+    if ids == 256 and theta_pair == ANY_PAIR:
+        if _track_bytes(core):
+            low = ids
+        else:
+            core.reg[THETA] = theta
+    while low < ids:
+        if over_half(core, core.reg[TOP], core.reg[ROWS]):
+            make_room(core)
+        space = (len(core.arena) - core.reg[TOP]) // 2
+        if frequency[low] > space:
+            _rebuild_scanning(core, low)
+            low += 1
+            continue
+        high, total, theta = low, np.int64(0), core.reg[THETA]
+        while high < ids and (frequency[high] < theta or total + frequency[high] <= space):
+            total += frequency[high] if frequency[high] >= theta else 0
+            high += 1
+        if total > 0:
+            _rebuild_range(core, frequency, low, high, total)
+        low = high
+    if over_half(core, core.reg[TOP], core.reg[ROWS]):
+        make_room(core)
+    else:
+        heapify(core)
