@@ -241,6 +241,9 @@ def _ineffective_switches(
         yield "train.keep_last", "train.checkpoint_every", "train.checkpoint_every is 0"
     if train.get("max_minutes") is None and "clock" in train:
         yield "train.clock", "train.max_minutes", "train.max_minutes is not set"
+    log, steps = sections.get("log", {}), train.get("steps")
+    if "profile_steps" in log and steps is not None and log["profile_steps"][0] > steps:
+        yield "log.profile_steps", "train.steps", f"training ends at step {steps}"
     if "record_size" in data and data.get("policy") != "record":
         yield "data.record_size", "data.policy", "data.policy is not 'record'"
     if "weights" in data and len(data.get("train", ())) == 1:

@@ -5,13 +5,23 @@ A section forbids unknown fields, so a setting of another kind cannot be written
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _in_order(numbers: list[int]) -> list[int]:
+    if numbers[0] > numbers[1]:
+        raise ValueError(f"first and last must be in order, not {numbers}")
+    return numbers
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-Paths = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+_one_or_more = BeforeValidator(lambda v: [v] if isinstance(v, str) else v)
+Paths = Annotated[list[str], _one_or_more]
+Trackers = Annotated[list[Literal["tensorboard", "wandb", "trackio"]], _one_or_more]
+Range = Annotated[list[Count], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
 
 
 class Section(BaseModel):
@@ -128,10 +138,12 @@ class Evaluate(Section):
 
 
 class Log(Section):
-    """What goes into metrics.jsonl."""
+    """What goes into metrics.jsonl, and where else."""
 
     every: AtLeastOne = 10  # steps between rows
     telemetry: bool = True  # the model's own statistics and gradient norms by parameter kind
+    trackers: Trackers = []  # besides metrics.jsonl
+    profile_steps: Range | None = None  # [first, last] step to trace into profile/trace.json
 
 
 KINDS: dict[str, tuple[type[Section], ...]] = {

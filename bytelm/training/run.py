@@ -5,6 +5,7 @@
     recipe.toml          the whole recipe
     metrics.jsonl        one row a line (metrics.py)
     trainer/step-N/      checkpoints to resume from (checkpoint.py): the last `keep_last`
+    profile/trace.json   what log.profile_steps asked for (profile.py); tensorboard/, wandb/ likewise
     best/                config.json, model.safetensors, recipe.toml of the best held-out figure:
                          a small run directory of its own
 
@@ -42,6 +43,10 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile" / "trace.json"
 
     @property
     def checkpoints(self) -> Path:
