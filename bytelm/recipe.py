@@ -148,6 +148,27 @@ class Recipe(Section):
                 f"data.weights has {len(data.weights)} numbers for {len(data.train)} paths in "
                 "data.train: give one each"
             )
+        self._check_curriculum()
+
+    def _check_curriculum(self) -> None:
+        """A curriculum cuts windows of the final length into equal parts."""
+        data, final = self.data, self.train.context_bytes
+        if data.curriculum is None:
+            return
+        if self.objective.kind != "causal" or data.policy == "bucket":
+            raise RecipeError(
+                "data.curriculum cuts rows into shorter ones, so it needs objective.kind 'causal' "
+                f"and a data.policy other than 'bucket', not {self.objective.kind!r} and "
+                f"{data.policy!r}"
+            )
+        unit = data.record_size or 1
+        lengths = [int(length) for _, length in data.curriculum]
+        if lengths[-1] != final or any(final % n or n % unit for n in lengths):
+            raise RecipeError(
+                f"data.curriculum has rows of {lengths} bytes: the last must be "
+                f"train.context_bytes ({final}), and each must divide it"
+                + (f" and be a multiple of data.record_size ({unit})" if unit > 1 else "")
+            )
 
 
 def find_recipe(name: str | Path) -> Path:

@@ -148,10 +148,9 @@ class Trainer:
         """Train until a limit or a signal; -> the signal's number, if one came to any rank."""
         batches = self.data.batches(self.position.data)
         while (done := self._done()) < 1 and not self._stopping(signals):
-            batch, next_data = next(batches)
+            batch, self.position.data = next(batches)
             with self.profile.step(self.position.step + 1):
-                self._step(batch, done)
-            self.position.data = next_data
+                self._step(self.data.at(batch, done), done)
             if self._due(self.recipe.evaluate.every):
                 self.evaluate()
             if self._due(self.recipe.train.checkpoint_every):
@@ -227,10 +226,12 @@ class Trainer:
         )
         if not self._due(recipe.log.every):
             return
+        assert position.data is not None, "a batch was drawn"
         self._write(
             loss=result.loss,
             bits_per_byte=bits,
             bytes_seen=position.bytes_seen,
+            samples=position.data["samples"],
             bytes_per_second=speed,
             seconds=position.seconds,
             lr=recipe.optimizer.lr * factor,

@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from bytelm.errors import MissingExtraError, RecipeError
-from bytelm.training import train
 from bytelm.training import trackers as trackers_module
+from bytelm.training import train
 from tests.training.runs import outcome, tiny_recipe
 
 
