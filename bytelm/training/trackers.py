@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -110,7 +111,7 @@ class Trackers:
         self._warn = warn
         self._open: dict[str, Tracker] = {}
         for name in dict.fromkeys(names):
-            self._guard(name, lambda name=name: self._start(name, run, recipe, step=step))
+            self._guard(name, partial(self._start, name, run, recipe, step=step))
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row of metrics.jsonl."""
@@ -118,7 +119,7 @@ class Trackers:
         numbers = {k: v for k, v in row.items() if k != "step" and isinstance(v, int | float)}
         if numbers:
             for name, tracker in list(self._open.items()):
-                self._guard(name, lambda tracker=tracker: tracker.write(numbers, step=step))
+                self._guard(name, partial(tracker.write, numbers, step=step))
 
     def close(self) -> None:
         """Send what is left."""

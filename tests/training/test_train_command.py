@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from bytelm.cli.app import app
+from bytelm.training.checkpoint import latest_checkpoint, read_position
+from bytelm.training.metrics import read_metrics
 from tests.training.runs import tiny_recipe
 from tests.training.test_distributed import HNET
 
@@ -34,6 +38,31 @@ def test_train_py_exits_with_2_and_one_paragraph_on_a_users_mistake():
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: unknown recipe 'no-such-recipe'")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_command_and_its_sigterm_saves_a_checkpoint(tmp_path):
+    """docs/scaling.md: torchrun with --run, SIGTERM to torchrun, and resuming on one process."""
+    (tmp_path / "tiny.toml").write_text(tiny_recipe(tmp_path, "train.steps=100000").to_toml())
+    run = tmp_path / "run"
+    command = [str(ROOT / "train.py"), f"{tmp_path}/tiny.toml", "--run", str(run)]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--"]
+    started = subprocess.Popen([sys.executable, *torchrun, *command], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 200
+        while not (run / "trainer" / "step-00000003").is_dir():
+            assert started.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        started.terminate()
+        assert started.wait(60) == 1
+    finally:
+        started.kill()
+    checkpoint = latest_checkpoint(run / "trainer")
+    step = read_position(checkpoint).step
+    assert step == list(read_metrics(run / "metrics.jsonl"))[-1]["step"]
+    alone = [sys.executable, *command, "--resume", f"train.steps={step + 1}"]
+    assert subprocess.run(alone, capture_output=True).returncode == 0
+    assert (run / "trainer" / f"step-{step + 1:08}").is_dir()
 
 
 def test_models_lists_every_recipe_with_its_size(monkeypatch):
