@@ -148,6 +148,27 @@ class Recipe(Section):
                 f"data.weights has {len(data.weights)} numbers for {len(data.train)} paths in "
                 "data.train: give one each"
             )
+        self._check_curriculum()
+
+    def _check_curriculum(self) -> None:
+        """A curriculum cuts windows of the final length into equal parts."""
+        data, final = self.data, self.train.context_bytes
+        if data.curriculum is None:
+            return
+        if self.objective.kind != "causal" or data.policy == "bucket":
+            raise RecipeError(
+                "data.curriculum cuts rows into shorter ones, so it needs objective.kind 'causal' "
+                f"and a data.policy other than 'bucket', not {self.objective.kind!r} and "
+                f"{data.policy!r}"
+            )
+        unit = data.record_size or 1
+        lengths = [int(length) for _, length in data.curriculum]
+        if lengths[-1] != final or any(final % n or n % unit for n in lengths):
+            raise RecipeError(
+                f"data.curriculum has rows of {lengths} bytes: the last must be "
+                f"train.context_bytes ({final}), and each must divide it"
+                + (f" and be a multiple of data.record_size ({unit})" if unit > 1 else "")
+            )
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -241,6 +262,9 @@ def _ineffective_switches(
         yield "train.keep_last", "train.checkpoint_every", "train.checkpoint_every is 0"
     if train.get("max_minutes") is None and "clock" in train:
         yield "train.clock", "train.max_minutes", "train.max_minutes is not set"
+    log, steps = sections.get("log", {}), train.get("steps")
+    if "profile_steps" in log and steps is not None and log["profile_steps"][0] > steps:
+        yield "log.profile_steps", "train.steps", f"training ends at step {steps}"
     if "record_size" in data and data.get("policy") != "record":
         yield "data.record_size", "data.policy", "data.policy is not 'record'"
     if "weights" in data and len(data.get("train", ())) == 1:

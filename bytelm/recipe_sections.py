@@ -5,13 +5,34 @@ A section forbids unknown fields, so a setting of another kind cannot be written
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _in_order(numbers: list[int]) -> list[int]:
+    if numbers[0] > numbers[1]:
+        raise ValueError(f"first and last must be in order, not {numbers}")
+    return numbers
+
+
+def _is_curriculum(stages: list[list[float]]) -> list[list[float]]:
+    shares = [stage[0] for stage in stages]
+    if shares[0] != 0 or shares != sorted(set(shares)) or shares[-1] >= 1:
+        raise ValueError("shares of training must ascend from 0.0 and stay below 1")
+    if any(length < 1 or length != int(length) for _, length in stages):
+        raise ValueError("each stage is [share of training, bytes a row]")
+    return stages
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-Paths = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+_one_or_more = BeforeValidator(lambda v: [v] if isinstance(v, str) else v)
+Paths = Annotated[list[str], _one_or_more]
+Trackers = Annotated[list[Literal["tensorboard", "wandb", "trackio"]], _one_or_more]
+Range = Annotated[list[Count], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
+Stage = Annotated[list[int | float], Field(min_length=2, max_length=2)]
+Curriculum = Annotated[list[Stage], Field(min_length=1), AfterValidator(_is_curriculum)]
 
 
 class Section(BaseModel):
@@ -35,9 +56,11 @@ class Data(Section):
 
     train: Annotated[Paths, Field(min_length=1)]
     heldout: Paths = []
-    policy: Literal["concat", "pack", "document", "record"] = "concat"
+    policy: Literal["concat", "pack", "document", "bucket", "record"] = "concat"
     record_size: AtLeastOne | None = None  # bytes, for policy "record"
     weights: list[Positive] | None = None  # bytes drawn from each `train` path, in proportion
+    skip: Annotated[list[Range], Field(max_length=16)] = []  # [[first, last], ...] sample numbers
+    curriculum: Curriculum | None = None  # [[from share of training, bytes a row], ...]
 
 
 class Causal(Section):
@@ -128,10 +151,12 @@ class Evaluate(Section):
 
 
 class Log(Section):
-    """What goes into metrics.jsonl."""
+    """What goes into metrics.jsonl, and where else."""
 
     every: AtLeastOne = 10  # steps between rows
     telemetry: bool = True  # the model's own statistics and gradient norms by parameter kind
+    trackers: Trackers = []  # besides metrics.jsonl
+    profile_steps: Range | None = None  # [first, last] step to trace into profile/trace.json
 
 
 KINDS: dict[str, tuple[type[Section], ...]] = {

@@ -1,8 +1,10 @@
 """Recipes: what is accepted, what is refused, and how well the refusal explains itself."""
 
+import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,15 @@ def test_a_recipe_written_as_toml_reads_back_equal():
     for change in ("seed=1", "optimizer.kind=adamw", "schedule.kind=constant", "data.heldout=[]"):
         made = recipe(change)
         assert Recipe.from_dict(tomllib.loads(made.to_toml())) == made
+
+
+def test_the_settings_that_the_documentation_names_exist():
+    """Every `section.key` in code marks of docs/scaling.md."""
+    text = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"[`'](data|train|log)\.(?!py\b)(\w+)", text))
+    assert len(named) > 8
+    for section, key in named:
+        assert key in Recipe.model_fields[section].annotation.model_fields, f"{section}.{key}"
 
 
 def test_overrides_take_toml_values_and_bare_strings():

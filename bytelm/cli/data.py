@@ -90,12 +90,18 @@ def build(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A line with counts on stderr, when that is a terminal."""
+    """A bar with counts on stderr, when that is a terminal; how much is to come is not known."""
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    with Console(stderr=True).status("reading") as status:
-        yield lambda documents, size: status.update(
-            f"{documents:,} documents, {size / 1e6:,.1f} MB"
+    console = Console(stderr=True)
+    text = TextColumn("{task.description}", markup=False)
+    bar = Progress(BarColumn(bar_width=24), text, TimeElapsedColumn(), console=console)
+    bar.disable = not console.is_terminal
+    with bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda documents, size: bar.update(
+            task, description=f"{documents:,} documents, {size / 1e6:,.1f} MB"
         )
 
 
@@ -108,15 +114,25 @@ def inspect(
     sample_mib: Annotated[
         int, typer.Option(min=1, help="How much to compress and to count scripts over.")
     ] = 8,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for bytes.png, lengths.png and formats.png.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Counts, sizes, entropy, formats, scripts, compressibility and duplicates."""
     from bytelm.data.build import open_documents
-    from bytelm.data.inspect import inspect as inspect_documents
+    from bytelm.data.inspect import Inspection
     from bytelm.data.sources import Reading
 
-    documents = open_documents(paths, reading=Reading(field=field, raw=raw, sections=sections))
-    report = inspect_documents(documents, sample_bytes=sample_mib << 20)
+    totals = Inspection(sample_bytes=sample_mib << 20)
+    for document in open_documents(paths, reading=Reading(field=field, raw=raw, sections=sections)):
+        totals.add(document)
+    report = totals.report()
+    if plots is not None:
+        from bytelm.data.plots import plot_inspection
+
+        for path in plot_inspection(totals, plots):
+            note(f"wrote {path}")
     if json:
         print_json(report)
     else:

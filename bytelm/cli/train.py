@@ -93,10 +93,11 @@ def _report_sample(lm: "NativeLM", prompt: bytes, *, seed: int) -> None:
 
 def _report_chunks(lm: "NativeLM", text: bytes) -> None:
     from bytelm.evaluate.chunks import terminal_text
+    from bytelm.lm.native import Hierarchical
 
-    stages = [stage.tolist() for stage in lm.chunk_boundaries(text)]
-    if not stages:
+    if not isinstance(lm.model, Hierarchical):
         return
+    stages = [stage.tolist() for stage in lm.chunk_boundaries(text)]
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     picture = terminal_text(text, stages, colour=colour, encoding=sys.stdout.encoding or "ascii")
     print(f"where it cuts\n{picture}\n")

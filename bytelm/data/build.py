@@ -1,11 +1,15 @@
 """Build a corpus folder from sources: one pass, deterministic, all or nothing.
 
 Everything is written into a hidden sibling folder which is renamed at the end, so a build that is
-interrupted leaves no half corpus. Documents keep the order of their sources; a shard closes with
-the document that fills it, so documents are never split. Nothing that differs between two runs
-(times, absolute paths of the output) is stored: building twice gives the same bytes.
+interrupted leaves no half corpus; what a killed one left is removed by the next, which knows by a
+lock (flock, freed by the system with its holder) that nobody is writing there. Documents keep the
+order of their sources; a shard closes with the document that fills it, so documents are never
+split. Nothing that differs between two runs (times, absolute paths of the output) is stored:
+building twice gives the same bytes.
 """
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -142,6 +146,8 @@ class Writer:
         seen: set[bytes] | None = None,
     ):
         self.path = Path(path)
+        self._replaced = self.path.with_name(f".{self.path.name}.replaced")
+        self._restore_replaced()
         if self.path.exists() and not (overwrite and (self.path / DESCRIPTION).is_file()):
             raise DataError(f"{self.path} exists. Choose another --out, or overwrite a corpus")
         self.documents = self.bytes = self.duplicates = 0
@@ -152,7 +158,10 @@ class Writer:
         self._shard: IO[bytes] | None = None
         self._shards = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        prefix = f".{self.path.name}.building-"
+        _sweep(self.path.parent, prefix)
+        self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self.path.parent))
+        self._lock = _lock(self._folder)
         self._table = _Table(self._folder / DOCUMENTS)
 
     def __enter__(self) -> "Writer":
@@ -168,6 +177,9 @@ class Writer:
         self._table.close()
         if self._folder.exists():
             shutil.rmtree(self._folder)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def add(self, document: Document) -> None:
         """Append one document, unless its bytes were seen before."""
@@ -208,13 +220,17 @@ class Writer:
         )
 
     def _put_in_place(self) -> None:
-        if not self.path.exists():
-            self._folder.rename(self.path)
-            return
-        replaced = self._folder.with_name(self._folder.name + ".replaced")
-        self.path.rename(replaced)
+        if self.path.exists():
+            self.path.rename(self._replaced)
         self._folder.rename(self.path)
-        shutil.rmtree(replaced)
+        self._restore_replaced()
+
+    def _restore_replaced(self) -> None:
+        """Put back the corpus of a build killed while it replaced it, or remove it if replaced."""
+        if self._replaced.exists() and self.path.exists():
+            shutil.rmtree(self._replaced)
+        elif self._replaced.exists():
+            self._replaced.rename(self.path)
 
     def _write(self, data: bytes) -> None:
         if self._shard is None:
@@ -250,6 +266,26 @@ class Writer:
         }
         text = json.dumps(description, indent=1) + "\n"
         (self._folder / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove the folders of builds that were killed; those being written are locked."""
+    for folder in parent.glob(glob.escape(prefix) + "*"):
+        lock = _lock(folder)
+        if lock is not None:
+            shutil.rmtree(folder)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """An open handle that locks the folder until it is closed; None if someone else has it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _entry(path: Path) -> dict[str, object]:

@@ -38,7 +38,7 @@ class Inspection:
     utf8_documents: int = 0
     utf8_bytes: int = 0
     groups: set[str] = field(default_factory=set)
-    _histogram: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    histogram: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     _seen: set[bytes] = field(default_factory=set)
     _sample: bytearray = field(default_factory=bytearray)
     _text: bytearray = field(default_factory=bytearray)
@@ -52,7 +52,7 @@ class Inspection:
         if identity.isa is not None:
             self.architectures[f"{identity.format} {identity.isa}"] += 1
         self.groups.add(str(document.meta.get("group")))
-        self._histogram += np.bincount(np.frombuffer(data, np.uint8), minlength=256)
+        self.histogram += np.bincount(np.frombuffer(data, np.uint8), minlength=256)
         self._count_duplicate(data)
         if is_utf8(data):
             self.utf8_documents += 1
@@ -78,8 +78,8 @@ class Inspection:
             "groups": len(self.groups),
             "empty_documents": int((sizes == 0).sum()),
             "document_bytes": _summary(sizes),
-            "byte_entropy": entropy(self._histogram),
-            "distinct_bytes": int((self._histogram > 0).sum()),
+            "byte_entropy": entropy(self.histogram),
+            "distinct_bytes": int((self.histogram > 0).sum()),
             "duplicate_documents": self.duplicates,
             "duplicate_bytes": self.duplicate_bytes,
             "utf8_documents": _share(self.utf8_documents, len(sizes)),

@@ -62,13 +62,15 @@ class Mixture:
         source, local = self.locate(samples)
         symbols = np.empty((len(source), self.length), dtype=np.int16)
         lengths = np.zeros(len(source), dtype=np.int64)
-        single, ends = True, 0
+        single, ends, width = True, 0, 0
         for i in np.unique(source).tolist():
             rows = self.sources[i].rows(local[source == i])
-            symbols[source == i], lengths[source == i] = rows.symbols, rows.lengths
+            symbols[source == i, : rows.symbols.shape[1]] = rows.symbols
+            lengths[source == i] = rows.lengths
+            width = max(width, rows.symbols.shape[1])
             single &= rows.single
             ends += rows.ends
-        return Rows(symbols=symbols, lengths=lengths, single=single, ends=ends)
+        return Rows(symbols=symbols[:, :width], lengths=lengths, single=single, ends=ends)
 
 
 def quotas(weights: Sequence[float]) -> Integers:

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bytelm.data.batch import IGNORE, Batch
+from bytelm.data.buckets import Buckets
 from bytelm.data.corpus import Corpus
 from bytelm.data.order import ORDER, Integers, permute
 from bytelm.data.packing import cut_documents, pack_documents
 from bytelm.errors import DataError, unknown_name
 from bytelm.vocab import END, ByteVocab
 
-Policy = Literal["concat", "pack", "document", "record"]
+Policy = Literal["concat", "pack", "document", "bucket", "record"]
 
 _VOCAB = ByteVocab()
 
@@ -33,7 +34,8 @@ _VOCAB = ByteVocab()
 class Rows:
     """Target symbols of B windows before an objective works on them.
 
-    symbols   (B, L) int16, bytes and END; what lies beyond a row's length is undefined
+    symbols   (B, L) int16, bytes and END; what lies beyond a row's length is undefined. L is the
+              window length, or less where no row needs it (policy bucket)
     lengths   (B,) int64
     single    True if no row can hold more than one document
     ends      how many symbols are END
@@ -52,6 +54,8 @@ class Windows:
     concat    documents joined, cut every `length` positions (the last window may be shorter)
     document  rows never hold two documents; a longer one takes several rows
     pack      like document, but short pieces share rows (best fit); no piece is cut again
+    bucket    like document, ordered so that rows of like length meet in a batch, which is only as
+              wide as they need: blocks of `bucket_rows` (buckets.py)
     record    like document, for documents of whole records of `record_size` bytes; every row
               starts at a record
 
@@ -69,6 +73,7 @@ class Windows:
         length: int,
         policy: Policy = "concat",
         record_size: int | None = None,
+        bucket_rows: int = 64,
         seed: int = 0,
         shuffle: bool = True,
     ):
@@ -82,6 +87,8 @@ class Windows:
         # Position p of document d is byte p - d of the stream; its END is at _starts[d + 1] - 1.
         self._starts = corpus.offsets + np.arange(len(corpus) + 1)
         self._pieces = self._layout()
+        self._bucket_rows = bucket_rows
+        self._buckets = self._sort() if policy == "bucket" else None
 
     def _layout(self) -> tuple[Integers, Integers, Integers] | None:
         """(first, begins, ends): row r is made of pieces first[r]:first[r + 1]; None for concat."""
@@ -91,6 +98,12 @@ class Windows:
         if self.policy == "pack":
             return pack_documents(begins, ends, length=self.length)
         return np.arange(len(begins) + 1), begins, ends
+
+    def _sort(self) -> Buckets:
+        """The rows of the document policy in their buckets."""
+        assert self._pieces is not None
+        _, begins, ends = self._pieces
+        return Buckets(ends - begins, length=self.length, block=self._bucket_rows)
 
     @property
     def count(self) -> int:
@@ -103,7 +116,9 @@ class Windows:
     def fingerprint(self) -> str:
         """A hash of everything the sequence of rows depends on."""
         parts = (ORDER, self.corpus.fingerprint, self.length, self.policy, self.record_size)
-        return sha256(repr((*parts, self.seed, self.shuffle)).encode()).hexdigest()[:32]
+        buckets = () if self._buckets is None else (self._bucket_rows,)
+        parts = (*parts, self.seed, self.shuffle, *buckets)
+        return sha256(repr(parts).encode()).hexdigest()[:32]
 
     def epoch(self, sample: int) -> int:
         """The epoch a sample number falls in."""
@@ -130,7 +145,9 @@ class Windows:
                 ends += self._fill(row, begin=begin, end=end)
                 filled += end - begin
             lengths[i] = filled
-        single = self.policy in ("document", "record") or len(self.corpus) == 1
+        single = self.policy in ("document", "bucket", "record") or len(self.corpus) == 1
+        if self._buckets is not None:
+            symbols = symbols[:, : self._buckets.width(int(lengths.max(initial=0)))]
         return Rows(symbols=symbols, lengths=lengths, single=single, ends=ends)
 
     def window_numbers(self, samples: Integers) -> Integers:
@@ -140,8 +157,11 @@ class Windows:
             return indices
         numbers = np.empty_like(indices)
         for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            numbers[here] = permute(indices[here], size=self.count, key=(self.seed, epoch))
+            here, key = epochs == epoch, (self.seed, epoch)
+            if self._buckets is not None:
+                numbers[here] = self._buckets.rows(indices[here], key=key)
+            else:
+                numbers[here] = permute(indices[here], size=self.count, key=key)
         return numbers
 
     def _spans(self, number: int) -> list[tuple[int, int]]:

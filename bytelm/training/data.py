@@ -17,6 +17,7 @@ from bytelm.data import (
     Objective,
     Windows,
 )
+from bytelm.data.curriculum import cut_rows, row_length
 from bytelm.errors import DataError
 from bytelm.recipe import Recipe
 
@@ -28,6 +29,8 @@ class TrainingData:
         self.recipe, self.rank, self.world = recipe, rank, world
         self.objective = make_objective(recipe)
         self.windows = self._open_training()
+        # the recipe's own, not the checkpoint's: skips are added when a run is resumed
+        self._skip = tuple((first, last + 1) for first, last in recipe.data.skip)
 
     def heldout(self) -> Windows | None:
         """The held-out windows in the order of the data, None without held-out data."""
@@ -38,16 +41,23 @@ class TrainingData:
         self, position: dict[str, Any] | None = None
     ) -> Iterator[tuple[Batch, dict[str, Any]]]:
         """(batch, the position after it) for ever, from `position` (None: the start) on."""
+        state = DataState.from_json(json.dumps(position)) if position else DataState()
         stream = BatchStream(
             self.windows,
             self.objective,
             batch_windows=self.recipe.train.batch_windows,
             rank=self.rank,
             world_size=self.world,
-            state=DataState.from_json(json.dumps(position)) if position else None,
+            state=replace(state, skip=self._skip),
         )
         for batch, state in stream:
             yield batch, json.loads(state.to_json())
+
+    def at(self, batch: Batch, done: float) -> Batch:
+        """The batch as data.curriculum has it at share `done` of training."""
+        if (curriculum := self.recipe.data.curriculum) is None:
+            return batch
+        return cut_rows(batch, length=row_length(curriculum, done=done))
 
     def _open_training(self) -> Windows | Mixture:
         data = self.recipe.data
@@ -65,6 +75,7 @@ class TrainingData:
             length=self.objective.window_length(self.recipe.train.context_bytes),
             policy=self.recipe.data.policy,
             record_size=self.recipe.data.record_size,
+            bucket_rows=self.recipe.train.batch_windows,
             seed=self.recipe.seed,
             shuffle=shuffle,
         )

@@ -44,10 +44,12 @@ from bytelm.training.memory import keep_freed_memory
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.precision import DTYPES, resolve_dtype
+from bytelm.training.profile import Profile
 from bytelm.training.run import Run, check_resumable, choose_run
 from bytelm.training.schedule import lr_factor, progress
 from bytelm.training.signals import StopSignals
 from bytelm.training.step import StepResult, forward_backward, micro_batches
+from bytelm.training.trackers import Trackers, require_trackers
 
 
 def train(
@@ -64,6 +66,7 @@ def train(
     overrides  "section.key=value" changes to the recipe
     """
     recipe = as_recipe(recipe, overrides=overrides)
+    require_trackers(recipe.log.trackers)
     _set_threads(recipe.train.threads)
     keep_freed_memory()
     with ExitStack() as stack:
@@ -98,6 +101,14 @@ class Trainer:
         self.alarms = Alarms(**self.position.alarms)
         step = self.position.step
         self.metrics = Metrics(run.metrics, step=step) if ranks.first else None
+        self.trackers = Trackers(
+            recipe.log.trackers if ranks.first else (),
+            run.path,
+            recipe,
+            step=step,
+            warn=self.display.message,
+        )
+        self.profile = Profile(run.profile, steps=recipe.log.profile_steps if ranks.first else None)
         self.saved_step = step if step else -1  # even an untrained model is saved in the end
         self.clock = began - self.position.seconds  # when the run would have begun
 
@@ -137,9 +148,9 @@ class Trainer:
         """Train until a limit or a signal; -> the signal's number, if one came to any rank."""
         batches = self.data.batches(self.position.data)
         while (done := self._done()) < 1 and not self._stopping(signals):
-            batch, next_data = next(batches)
-            self._step(batch, done)
-            self.position.data = next_data
+            batch, self.position.data = next(batches)
+            with self.profile.step(self.position.step + 1):
+                self._step(self.data.at(batch, done), done)
             if self._due(self.recipe.evaluate.every):
                 self.evaluate()
             if self._due(self.recipe.train.checkpoint_every):
@@ -215,10 +226,12 @@ class Trainer:
         )
         if not self._due(recipe.log.every):
             return
+        assert position.data is not None, "a batch was drawn"
         self._write(
             loss=result.loss,
             bits_per_byte=bits,
             bytes_seen=position.bytes_seen,
+            samples=position.data["samples"],
             bytes_per_second=speed,
             seconds=position.seconds,
             lr=recipe.optimizer.lr * factor,
@@ -273,14 +286,18 @@ class Trainer:
         self.ranks.wait()
 
     def close(self) -> None:
-        """Let go of files and the terminal."""
+        """Let go of files, trackers and the terminal."""
+        self.profile.close()
+        self.trackers.close()
         self.display.close()
         if self.metrics is not None:
             self.metrics.close()
 
     def _write(self, **values: float | str) -> None:
+        row = {"step": self.position.step, **values}
         if self.metrics is not None:
-            self.metrics.write({"step": self.position.step, **values})
+            self.metrics.write(row)
+        self.trackers.write(row)
 
     def _due(self, every: int, *, ahead: int = 0) -> bool:
         """Whether something done every so many steps is due now (or `ahead` steps from now)."""

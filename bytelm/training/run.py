@@ -5,6 +5,8 @@
     recipe.toml          the whole recipe
     metrics.jsonl        one row a line (metrics.py)
     trainer/step-N/      checkpoints to resume from (checkpoint.py): the last `keep_last`
+    profile/trace.json   what log.profile_steps asked for (profile.py)
+    tensorboard/, ...    what log.trackers asked for (trackers.py)
     best/                config.json, model.safetensors, recipe.toml of the best held-out figure:
                          a small run directory of its own
 
@@ -42,6 +44,10 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile" / "trace.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -128,6 +134,8 @@ def check_resumable(recipe: Recipe, run: Run) -> None:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise CheckpointError(f"cannot read {run.path / 'recipe.toml'}: {error}") from None
     now = recipe.to_dict()
+    for tree in (begun, now):  # ranges to skip are added after a loss spike
+        tree["data"].pop("skip")
     changed = [key for key in sorted({*begun, *now} - set(_FREE)) if begun.get(key) != now.get(key)]
     changed += [
         f"train.{key}" for key in _FIXED_IN_TRAIN if begun["train"][key] != now["train"][key]
@@ -136,7 +144,7 @@ def check_resumable(recipe: Recipe, run: Run) -> None:
         raise RecipeError(
             f"{run.path} was begun with other settings of {', '.join(changed)}: resume it with its "
             f"own recipe ({run.path / 'recipe.toml'}), or start a new run. Only "
-            f"{', '.join(_FREE[1:])} may change"
+            f"{', '.join(_FREE[1:])} and data.skip may change"
         )
 
 

@@ -94,3 +94,50 @@ def test_nothing_to_inspect_is_told(tmp_path):
     result = run("data", "inspect", tmp_path)
     assert result.exit_code == 0 and "nothing was found" in result.output
     assert isinstance(run("data", "inspect", tmp_path / "x").exception, DataError)
+
+
+def test_plots_are_drawn_from_the_counts():
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from bytelm.data.inspect import Inspection
+    from bytelm.data.plots import draw_bytes, draw_formats, draw_lengths
+
+    totals = Inspection()
+    for data in (b"", b"aab", b"x" * 9, b"\x00asm\x01\x00\x00\x00"):
+        totals.add(Document(data))
+    axes = Figure().subplots(3)
+    for ax, draw in zip(axes, (draw_bytes, draw_lengths, draw_formats), strict=True):
+        draw(ax, totals)
+    heights = [[bar.get_height() for bar in ax.patches] for ax in axes[:2]]
+    assert heights[0][ord("a")] == 3 and heights[0][0] == 4 and len(heights[0]) == 256
+    assert heights[1] == [1, 0, 1, 0, 2]  # lengths 0, 1, 2-3, 4-7, 8-15
+    names = [label.get_text() for label in axes[2].get_yticklabels()]
+    counts = [bar.get_width() for bar in axes[2].patches]
+    assert dict(zip(names, counts, strict=True)) == dict(totals.formats)
+
+
+@pytest.mark.parametrize("data", [b"", b"some text"])
+def test_the_plots_command_writes_three_pictures(tmp_path, data):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "a.txt").write_bytes(data)
+    plots = tmp_path / "deep" / "plots"
+    command = ["data", "inspect", str(tmp_path / "a.txt"), "--json", "--plots", str(plots)]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert json.loads(done.stdout)["documents"] == 1
+    assert {p.name for p in plots.iterdir()} == {"bytes.png", "lengths.png", "formats.png"}
+    for path in plots.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_without_matplotlib_name_the_extra(tmp_path, monkeypatch):
+    import sys
+
+    from bytelm.data.inspect import Inspection
+    from bytelm.data.plots import plot_inspection
+    from bytelm.errors import MissingExtraError
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    with pytest.raises(MissingExtraError, match=r"bytelm\[plots\]"):
+        plot_inspection(Inspection(), tmp_path)

@@ -67,9 +67,10 @@ def test_two_epochs_hold_every_window_twice(windows, ranks):
 @given(
     stops=st.lists(st.integers(0, 30), min_size=1, max_size=3),
     ranks=st.lists(st.sampled_from([1, 2, 4]), min_size=4, max_size=4),
+    policy=st.sampled_from(["concat", "bucket"]),
 )
-def test_resuming_goes_on_with_the_rows_that_were_next(stops, ranks):
-    windows = _fixed_windows()
+def test_resuming_goes_on_with_the_rows_that_were_next(stops, ranks, policy):
+    windows = _fixed_windows(policy)
     total = sum(stops) + 5
     expected, last = rows_of(windows, steps=total)
     rows, state = [], None
@@ -192,7 +193,7 @@ def test_mixture_refuses_weights_that_give_nothing(windows):
         Mixture([windows], weights=[-1])
 
 
-def _fixed_windows():
+def _fixed_windows(policy):
     import tempfile
     from pathlib import Path
 
@@ -200,4 +201,4 @@ def _fixed_windows():
 
     path = Path(tempfile.mkdtemp()) / "text"
     path.write_bytes(TEXT)
-    return Windows(Corpus.open(path), length=5, seed=9)
+    return Windows(Corpus.open(path), length=5, seed=9, policy=policy)

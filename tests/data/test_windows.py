@@ -42,7 +42,7 @@ def test_concat_windows_in_order_are_the_stream(documents, length):
 @given(
     documents=DOCUMENTS,
     length=st.integers(1, 17),
-    policy=st.sampled_from(["concat", "pack", "document"]),
+    policy=st.sampled_from(["concat", "pack", "document", "bucket"]),
     epoch=st.integers(0, 3),
 )
 def test_every_symbol_is_a_target_once_an_epoch(documents, length, policy, epoch):
@@ -55,12 +55,14 @@ def test_every_symbol_is_a_target_once_an_epoch(documents, length, policy, epoch
 @given(
     documents=DOCUMENTS,
     length=st.integers(1, 17),
-    policy=st.sampled_from(["concat", "pack", "document"]),
+    policy=st.sampled_from(["concat", "pack", "document", "bucket"]),
 )
 def test_inputs_are_the_shifted_targets_with_bos_at_each_start(documents, length, policy):
     windows = Windows(open_documents(documents), length=length, policy=policy)
     batch = windows.batch(range(windows.count), epoch=0)
-    lengths = [length] * windows.count if batch.lengths is None else batch.lengths.tolist()
+    lengths = (
+        [batch.ids.shape[1]] * windows.count if batch.lengths is None else batch.lengths.tolist()
+    )
     for row, n in enumerate(lengths):
         ids, targets = batch.ids[row, :n].tolist(), batch.targets[row, :n].tolist()
         expected = [BOS] + [BOS if t == END else t for t in targets[:-1]]
@@ -150,8 +152,10 @@ def test_the_fingerprint_names_all_the_order_depends_on(corpus_of):
         Windows(corpus, length=4, seed=1).fingerprint,
         Windows(corpus, length=4, policy="pack").fingerprint,
         Windows(corpus, length=4, shuffle=False).fingerprint,
+        Windows(corpus, length=4, policy="bucket").fingerprint,
+        Windows(corpus, length=4, policy="bucket", bucket_rows=2).fingerprint,
     }
-    assert len(marks) == 5
+    assert len(marks) == 7
     assert Windows(corpus, length=4).fingerprint == Windows(corpus, length=4).fingerprint
 
 

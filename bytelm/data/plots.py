@@ -1,0 +1,60 @@
+"""Pictures of an inspection: which bytes, how long the documents, of which formats.
+
+matplotlib (extra `plots`) draws into files and never opens a window. Axes of counts are
+logarithmic, because both bytes and lengths spread over many powers of ten.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bytelm.data.inspect import Inspection
+from bytelm.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_FORMATS = 20  # as many as fit under one another
+
+
+def plot_inspection(totals: Inspection, folder: Path) -> list[Path]:
+    """Write bytes.png, lengths.png and formats.png into `folder`; -> their paths."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plots", "Plotting") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, draw in (("bytes", draw_bytes), ("lengths", draw_lengths), ("formats", draw_formats)):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure.subplots(), totals)
+        written.append(folder / f"{name}.png")
+        figure.savefig(written[-1], dpi=120)
+    return written
+
+
+def draw_bytes(axes: "Axes", totals: Inspection) -> None:
+    """How often each byte value occurs."""
+    axes.bar(np.arange(256), totals.histogram, width=1.0)
+    axes.set(xlabel="byte value", ylabel="count", xlim=(-0.5, 255.5))
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_xticks([*range(0, 256, 32), 255])
+
+
+def draw_lengths(axes: "Axes", totals: Inspection) -> None:
+    """How many documents of each length: one bar a power of two, empty documents first."""
+    powers = [size.bit_length() for size in totals.sizes]
+    axes.bar(np.arange(max(powers, default=0) + 1), np.bincount(powers, minlength=1))
+    axes.set(xlabel="document length (bytes)", ylabel="documents")
+    shown = range(0, max(powers, default=0) + 1, 4)
+    axes.set_xticks(list(shown), ["0" if power == 0 else f"{1 << power - 1:,}" for power in shown])
+
+
+def draw_formats(axes: "Axes", totals: Inspection) -> None:
+    """Documents of each format, the most frequent at the top."""
+    common = totals.formats.most_common(_FORMATS)[::-1]
+    axes.barh([name for name, _ in common], [count for _, count in common])
+    axes.set(xlabel="documents")
