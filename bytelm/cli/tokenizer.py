@@ -83,6 +83,9 @@ def train(
                 start_sha256=digest,
                 on_progress=report,
             )
+        except BytelmError:
+            checkpoints.discard()
+            raise
         except KeyboardInterrupt:
             checkpoints.save()
             note(f"interrupted; what was found is in {checkpoints.path}: go on with --resume")

@@ -43,9 +43,7 @@ class _Rotation(torch.autograd.Function):
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = cos.shape[-1]
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    if (
-        torch.compiler.is_compiling()
-    ):  # it cannot follow writes into slices
+    if torch.compiler.is_compiling():  # it cannot follow writes into slices
         return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
     turned = torch.empty_like(x)
     torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)

@@ -24,6 +24,7 @@ class Checkpoints:
         self.path = folder / NAME
         self._saved = time.monotonic()
         self._latest: tuple[np.ndarray, str] | None = None
+        self._wrote = False
 
     def report(self, merges: np.ndarray, corpus_sha256: str) -> None:
         """Notes progress; writes now and then."""
@@ -40,6 +41,14 @@ class Checkpoints:
         np.savez_compressed(data, merges=merges, corpus_sha256=np.array(digest))
         files.write(self.path, data.getvalue())
         self._saved = time.monotonic()
+        self._wrote = True
+
+    def discard(self) -> None:
+        """Takes back what this run wrote, and the folder if nothing else is in it."""
+        if self._wrote:
+            self.remove()
+            if not any(self.path.parent.iterdir()):
+                self.path.parent.rmdir()
 
     def load(self) -> tuple[np.ndarray, str]:
         """The merges and the digest of the corpus; `CheckpointError` if there is no usable one."""
