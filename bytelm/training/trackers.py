@@ -80,13 +80,14 @@ class Trackio:
         import trackio
 
         name = f"{run.name}-{_stored_id(run)}"
-        self._run = trackio.init(PROJECT, name=name, config=recipe.to_dict(), resume="allow")
+        trackio.init(PROJECT, name=name, config=recipe.to_dict(), resume="allow")
+        self._trackio = trackio  # not its run: what it does at exit would speak on stdout
 
     def write(self, numbers: Mapping[str, float], *, step: int) -> None:
-        self._run.log(dict(numbers), step=step)
+        self._trackio.log(dict(numbers), step=step)
 
     def close(self) -> None:
-        self._run.finish()
+        self._trackio.finish()
 
 
 TRACKERS: dict[str, Callable[..., Tracker]] = {

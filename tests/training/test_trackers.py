@@ -37,7 +37,7 @@ def fake(request, monkeypatch):
         settings.append({"project": project, **given})
         return run
 
-    module.init = init
+    module.init, module.log, module.finish = init, run.log, run.finish
     monkeypatch.setitem(sys.modules, request.param, module)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
