@@ -1,7 +1,7 @@
 """Train a byte-level model: `python train.py RECIPE [section.key=value ...]` (= `bytelm train`).
 
 python train.py hnet-tiny
-torchrun --nproc-per-node 2 train.py hnet-small
+torchrun --nproc-per-node 2 -- train.py hnet-small
 """
 
 import sys
