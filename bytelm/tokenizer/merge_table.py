@@ -43,7 +43,7 @@ class Core(NamedTuple):
     right: np.ndarray  # (P,) uint32  | tracked pairs, in arena order
     start: np.ndarray  # (P,) int64   |
     length: np.ndarray  # (P,) int64  |
-    count: np.ndarray  # (P,) int64  /
+    count: np.ndarray  # type: ignore[assignment]  # (P,) int64  /
     key: np.ndarray  # (H,) int64: open addressing, pair -> row; EMPTY where free
     row_of: np.ndarray  # (H,) int32
     heap_count: np.ndarray  # (P,) int64

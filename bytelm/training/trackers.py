@@ -62,7 +62,7 @@ class WandB:
             id=_stored_id(run),
             resume="allow",
             dir=str(run),
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             config=recipe.to_dict(),
         )
 
