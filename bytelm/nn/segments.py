@@ -51,12 +51,21 @@ class Segments:
         return index - torch.where(self.starts, index, 0).cummax(dim=1).values
 
     def attention_mask(self, window: int, device: torch.device) -> Tensor | None:
-        """Bool mask for attention, (L, L) or (B, 1, L, L); None = plain causal.
+        """Bool mask for attention, (L, L) or (B, 1, L, L); None = plain causal. Made once a window.
 
         window: number of earlier positions in view besides the position itself; -1 = all.
         """
         if self.document_ids is None and not 0 <= window < self.length - 1:
             return None
+        if window not in self._masks:
+            self._masks[window] = self._make_mask(window, device)
+        return self._masks[window]
+
+    @cached_property
+    def _masks(self) -> dict[int, Tensor]:
+        return {}
+
+    def _make_mask(self, window: int, device: torch.device) -> Tensor:
         index = torch.arange(self.length, device=device)
         distance = index[:, None] - index[None, :]
         mask = distance >= 0
