@@ -22,9 +22,8 @@ class Batch:
     labels        (B,)    class of each row, for classification; or None
     raw_bytes             how many raw data bytes are predicted by `targets` (for bits per byte)
 
-    >>> ids = torch.zeros(2, 3, dtype=torch.long)
-    >>> Batch(ids=ids, lengths=torch.tensor([1, 3])).mask().tolist()
-    [[True, False, False], [True, True, True]]
+    >>> Batch(ids=torch.zeros(2, 8, dtype=torch.long)).size
+    16
     """
 
     ids: Tensor
@@ -34,6 +33,11 @@ class Batch:
     boundaries: Tensor | None = None
     labels: Tensor | None = None
     raw_bytes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Positions in the batch, padding included."""
+        return self.ids.numel()
 
     def mask(self) -> Tensor | None:
         """(B, L) bool, true at valid positions; None when every position is valid."""
