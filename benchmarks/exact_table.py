@@ -89,10 +89,9 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def write(out: Path, report: dict) -> None:
+def write(out: Path, report: dict, markdown: str) -> None:
     """JSON and Markdown, each by rename."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    markdown = table(report["results"])
     for suffix, content in ((".json", json.dumps(report, indent=1)), (".md", markdown)):
         scratch = out.with_suffix(suffix + ".tmp")
         scratch.write_text(content + "\n")
@@ -138,7 +137,7 @@ def main() -> None:
                 continue
             results[name] = stepwise(converter, pieces)
             print(kind, name, results[name], flush=True)
-            write(arguments.out, report)
+            write(arguments.out, report, table(report["results"]))
     print(table(report["results"]))
 
 

@@ -17,10 +17,31 @@ _FILES = {
 
 
 def texts(size: int, *, piece: int = 512, root: Path = ROOT) -> dict[str, list[bytes]]:
-    """About `size` bytes of each kind, an equal share from each file, in pieces."""
+    """About `size` bytes of each kind, an equal share from each file, in pieces that start where a
+    text might: at a line or, in a line too long for a piece, at a word."""
     found = {}
     for kind, names in _FILES.items():
         share = size // len(names)
-        data = [(root / name).read_bytes()[:share] for name in names]
-        found[kind] = [text[i : i + piece] for text in data for i in range(0, len(text), piece)]
+        found[kind] = [
+            part for name in names for part in split((root / name).read_bytes()[:share], piece)
+        ]
     return found
+
+
+def split(text: bytes, size: int) -> list[bytes]:
+    """`text` in pieces of at most `size` bytes that end at a line's end, else after a blank, else
+    between two UTF-8 characters."""
+    pieces = []
+    while text:
+        end = len(text)
+        if end > size:
+            end = max(text.rfind(b"\n", 0, size), 0) + 1
+            if end < size // 2:
+                end = text.rfind(b" ", 0, size) + 1
+            if end < size // 2:
+                end = size
+                while text[end] & 0xC0 == 0x80:
+                    end -= 1
+        pieces.append(text[:end])
+        text = text[end:]
+    return pieces

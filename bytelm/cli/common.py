@@ -21,7 +21,10 @@ MoreModels = Annotated[
     typer.Option("--model", help="A further model, to be combined with MODEL; may be repeated."),
 ]
 How = Annotated[
-    str, typer.Option("--ensemble", help="How to combine models: bayes, mixture, product, proxy.")
+    str,
+    typer.Option(
+        "--ensemble", help="How to combine models: bayes, switch, mixture, product, proxy."
+    ),
 ]
 Weights = Annotated[
     str | None, typer.Option("--weights", help="Weights of the models, e.g. 1,2 (see Ensemble).")

@@ -13,38 +13,44 @@ the estimand; `log_dropped` bounds what pruning gave up, so P lies in [lower, lo
 distribution over texts, and what a `ByteLM` reports. The two differ by the mass that specials and
 invalid continuations take at each step.
 
-What was pruned is not forgotten, or a byte that only pruned token strings can spell would be
-impossible. Their weight (`escape`) stays in the mixture, predicting half as the live hypotheses do,
-because most of them spell the same text, and half evenly, so that nothing is ruled out. And where
-only they can follow the next byte, they are brought back (`rescue`).
+Only evaluating a trunk costs anything, so only new trunks are pruned, and those are not forgotten:
+they wait in the `Reserve`. Their weight stays in the mixture, predicting half as the live
+hypotheses do, because most of them spell the same text, and half by the frequencies of bytes in
+it, so that nothing is ruled out. When a surprising byte takes the live mass down, so that by this
+estimate one of them has an `epsilon` of the mass after all, it is evaluated and catches up
+(`wake`); where nothing else can follow the byte, they all are (`rescue`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bytelm.exact.logs import log, logaddexp, logsumexp
+from bytelm.exact.reserve import EMPTY, Reserve
 from bytelm.exact.skeleton import Skeleton
-from bytelm.exact.trunks import Distribution, Trunk, evaluate, log
+from bytelm.exact.trunks import Distribution, Trunk, evaluate
 from bytelm.exact.vocabulary import Range
 from bytelm.vocab import BYTES, END, OUTCOMES
 
-_RESERVE = 64  # how many bytes back pruned hypotheses are remembered
 _RESCUE_BEAM = 64
+_BRANCHES = 8  # times the beam: hypotheses that may live at once (they cost no row)
 _LOG_OUTCOMES = math.log(OUTCOMES)
 _LOG_2 = math.log(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """How many hypotheses live at once, and the share of the mass below which one is dropped."""
+    """How many trunks a byte may open, the share of the mass below which one is not opened, and
+    the log weight below which none is."""
 
     beam: int
     epsilon: float
+    floor: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,8 @@ class Opened:
     """A row with the trunks that start at its end: what predicts the next byte.
 
     `logmass` is the log mass of all continuations and the end; `escape` the log weight of what was
-    pruned up to here, `fresh` that of what was pruned here, `pruned` the latter's trunks.
+    pruned up to here and waits, `fresh` that of what was pruned here, `pruned` the latter's trunks;
+    `usual` the (257,) frequencies of outcomes in the text.
     """
 
     branches: tuple[Branch, ...]
@@ -86,23 +93,31 @@ class Opened:
     escape: float
     fresh: float
     pruned: tuple[Trunk, ...]
+    usual: NDArray[np.float64]
 
     @property
     def norm(self) -> float:
         """log of the weight of everything: what next-byte weights are divided by."""
-        return _add(self.logmass, self.escape)
+        return logaddexp(self.logmass, self.escape)
 
-    def predict(self, lower: float) -> float:
+    def predict(self, outcome: int, lower: float) -> float:
         """log weight of an outcome to which the live hypotheses give `lower`."""
-        if self.logmass == -math.inf:
-            return self.escape - _LOG_OUTCOMES
-        return _add(lower, self.escaped(lower))
+        return logaddexp(lower, self.escape + self.follow(outcome, lower))
 
-    def escaped(self, lower: float) -> float:
-        """The pruned hypotheses' part of `predict`."""
+    def follow(self, outcome: int, lower: float) -> float:
+        """log of the probability of that outcome by those that wait: half as the live hypotheses
+        say, half as usual."""
+        usual = math.log(self.usual[outcome])
         if self.logmass == -math.inf:
-            return self.escape - _LOG_OUTCOMES
-        return self.escape - _LOG_2 + _add(lower - self.logmass, -_LOG_OUTCOMES)
+            return usual
+        return logaddexp(lower - self.logmass, usual) - _LOG_2
+
+    def all_weights(self, live: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`predict` of all 257 outcomes as shares of the whole, not as logs."""
+        share = math.exp(self.escape - self.norm)
+        if self.logmass == -math.inf:
+            return share * self.usual
+        return live + share / 2 * (live / math.exp(self.logmass - self.norm) + self.usual)
 
 
 class Row:
@@ -110,7 +125,7 @@ class Row:
 
     __slots__ = (
         "pruning", "branches", "starts", "skeleton", "logprob", "log_lower", "log_dropped",
-        "escape", "reserve", "recent", "unplanned", "opened",
+        "reserve", "unplanned", "opened",
     )  # fmt: skip
 
     def __init__(
@@ -123,9 +138,7 @@ class Row:
         logprob: float = 0.0,
         log_lower: float = 0.0,
         log_dropped: float = -math.inf,
-        escape: float = -math.inf,
-        reserve: tuple[tuple[Trunk, ...], ...] = (),
-        recent: bytes = b"",
+        reserve: Reserve = EMPTY,
         unplanned: bytes = b"",
     ):
         self.branches = branches
@@ -135,9 +148,7 @@ class Row:
         self.logprob = logprob
         self.log_lower = log_lower
         self.log_dropped = log_dropped
-        self.escape = escape  # log weight of what was pruned before this byte and may still live
-        self.reserve = reserve  # pruned candidates of the last positions, newest last
-        self.recent = recent  # the bytes after each of them
+        self.reserve = reserve  # what was pruned before this byte and may come back
         self.unplanned = unplanned  # bytes that the skeleton of mode "all" has not seen
         self.opened: Opened | None = None
 
@@ -150,7 +161,7 @@ class Row:
             return list(self.skeleton.here()), []
         ended = self._ended()
         ended.sort(key=lambda trunk: -trunk.logprob)  # type: ignore[operator]
-        least = self.log_lower + log(self.pruning.epsilon)
+        least = max(self.log_lower + log(self.pruning.epsilon), self.pruning.floor)
         kept = [
             trunk
             for trunk in ended[: self.pruning.beam]
@@ -188,8 +199,9 @@ class Row:
             branches.append(Branch(trunk, distribution, everything, 0, mass, ends))
             total.append(mass)
         fresh = logsumexp([trunk.logprob for trunk in pruned])  # type: ignore[misc]
-        escape = _add(self.escape, fresh)
-        self.opened = Opened(tuple(branches), logsumexp(total), escape, fresh, tuple(pruned))
+        escape = logaddexp(self.reserve.weight, fresh)
+        usual = self.reserve.frequencies()
+        self.opened = Opened(tuple(branches), logsumexp(total), escape, fresh, tuple(pruned), usual)
 
     @staticmethod
     def _going_on(branch: Branch) -> Branch | None:
@@ -221,18 +233,9 @@ class Row:
             )
             if branch.ends:
                 p[END] += weight * distribution.end
-        p = self._with_escape(p, opened)
+        p = opened.all_weights(p)
         with np.errstate(divide="ignore"):
             return np.log(p / p.sum())
-
-    @staticmethod
-    def _with_escape(p: NDArray[np.float64], opened: Opened) -> NDArray[np.float64]:
-        """Outcome weights with the pruned hypotheses' part; see `Opened.predict`."""
-        share = math.exp(opened.escape - opened.norm)
-        if opened.logmass == -math.inf:
-            return np.full(OUTCOMES, share / OUTCOMES)
-        live = math.exp(opened.logmass - opened.norm)
-        return p * (1 + share / 2 / live) + share / 2 / OUTCOMES
 
     def log_end(self) -> float:
         """log P(end | text), as in `logprobs`, without the other 256 outcomes."""
@@ -244,27 +247,23 @@ class Row:
             for branch in opened.branches
             if branch.ends
         ]
-        return opened.predict(logsumexp(ends)) - opened.norm
+        return opened.predict(END, logsumexp(ends)) - opened.norm
 
     def push(self, byte: int, skeleton: Skeleton | None = None) -> Row:
         """The row after `byte`. `skeleton`: the next skeleton, if it is known already."""
         opened = self._need_opened()
-        norm = opened.norm
         branches = [b for b in (branch.narrowed(byte) for branch in opened.branches) if b]
         lower = logsumexp([branch.logmass for branch in branches])
-        row = self._next(byte, skeleton)
+        row = self._next(byte, skeleton, lower)
         row.logprob = self.logprob - _LOG_OUTCOMES
-        if norm != -math.inf:
-            row.logprob = self.logprob + opened.predict(lower) - norm
-            row.escape = opened.escaped(lower)
-        row.log_dropped = _add(self.log_dropped, opened.fresh)
-        if lower == -math.inf and row.escape > -math.inf and self.pruning is not None:
-            branches = rescue(row, self.pruning)
-            lower = logsumexp([branch.logmass for branch in branches])
-            row.escape = -math.inf
-            if lower == -math.inf:
+        if opened.norm != -math.inf:
+            row.logprob = self.logprob + opened.predict(byte, lower) - opened.norm
+        row.log_dropped = logaddexp(self.log_dropped, opened.fresh)
+        if self.pruning is not None and row.reserve.weight > -math.inf:
+            branches += wake(row, branches, lower) if branches else rescue(row)
+            if not branches:
                 row.logprob = -math.inf
-        row._keep(branches, lower)
+        row._keep(branches)
         return row
 
     def _replayed(self, byte: int) -> Row:
@@ -272,49 +271,37 @@ class Row:
         opened = self._need_opened()
         row = Row((), pruning=self.pruning)
         branches = [b for b in (branch.narrowed(byte) for branch in opened.branches) if b]
-        row._keep(branches, logsumexp([branch.logmass for branch in branches]))
+        row._keep(branches)
         return row
 
-    def _next(self, byte: int, skeleton: Skeleton | None) -> Row:
-        """The next row without its hypotheses."""
-        pruned = self._need_opened().pruned
+    def _next(self, byte: int, skeleton: Skeleton | None, lower: float) -> Row:
+        """The next row without its hypotheses, whose log mass is `lower`."""
+        opened = self._need_opened()
         follow = self.skeleton is not None and (self.pruning is None or skeleton is not None)
         if follow and skeleton is None:
             assert self.skeleton is not None
             skeleton = self.skeleton.push(byte)
+        reserve = self.reserve
+        if self.pruning is not None:
+            reserve = reserve.push(byte, opened.pruned, opened.follow(byte, lower))
         return Row(
             (),
             pruning=self.pruning,
             skeleton=skeleton if follow else self.skeleton,
-            reserve=(*self.reserve, pruned)[-_RESERVE:] if self.pruning else (),
-            recent=(self.recent + bytes([byte]))[-_RESERVE:] if self.pruning else b"",
+            reserve=reserve,
             unplanned=b"" if follow or self.skeleton is None else self.unplanned + bytes([byte]),
         )
 
-    def _keep(self, branches: list[Branch], lower: float) -> None:
-        """Prune the hypotheses after a byte."""
-        self.log_lower = lower
-        self.branches = tuple(branches)
-        if self.pruning is None or not branches:
-            return
-        branches = sorted(branches, key=lambda branch: -branch.logmass)
-        least = lower + log(self.pruning.epsilon)
-        kept = [b for b in branches[: self.pruning.beam] if b.logmass > least] or branches[:1]
-        dropped = branches[len(kept) :]
-        weight = logsumexp([branch.logmass for branch in dropped])
-        self._put_in_reserve(dropped)
-        self.branches = tuple(kept)
-        self.log_dropped = _add(self.log_dropped, weight)
-        self.escape = _add(self.escape, weight)
-        self.log_lower = logsumexp([branch.logmass for branch in kept])
-
-    def _put_in_reserve(self, dropped: list[Branch]) -> None:
-        """Remember the trunks of dropped branches at the position where they start."""
-        reserve = list(self.reserve)
-        for branch in dropped:
-            if branch.depth <= len(reserve):
-                reserve[-branch.depth] = (*reserve[-branch.depth], branch.trunk)
-        self.reserve = tuple(reserve)
+    def _keep(self, branches: list[Branch]) -> None:
+        """Take in the hypotheses after a byte: all of them, as they cost nothing any more, unless
+        there are very many."""
+        most = len(branches) if self.pruning is None else _BRANCHES * self.pruning.beam
+        if len(branches) > most:
+            branches = sorted(branches, key=lambda branch: -branch.logmass)
+            lost = logsumexp([branch.logmass for branch in branches[most:]])
+            self.log_dropped = logaddexp(self.log_dropped, lost)
+        self.branches = tuple(branches[:most])
+        self.log_lower = logsumexp([branch.logmass for branch in self.branches])
 
     def _need_opened(self) -> Opened:
         if self.opened is None:
@@ -351,36 +338,44 @@ def rehearse(row: Row, data: bytes) -> list[Trunk]:
     return missing
 
 
-def rescue(row: Row, pruning: Pruning) -> list[Branch]:
-    """Hypotheses for a row that has none left, from the pruned ends nearest to its end.
+def wake(row: Row, live: list[Branch], lower: float) -> list[Branch]:
+    """Hypotheses of what weighs enough in the row's reserve to be opened beside the `live` ones of
+    log mass `lower`, as far as the beam has room."""
+    assert row.pruning is not None
+    least = lower + log(row.pruning.epsilon)
+    room = row.pruning.beam - sum(branch.logmass > least for branch in live)
+    woken = row.reserve.heavy(least, max(room, 0))
+    if not woken:
+        return []
+    branches = _catch_up(row, woken, replace(row.pruning, epsilon=0.0, floor=least))
+    row.reserve = row.reserve.without(woken)
+    return branches
 
-    They are opened where they were pruned and follow the bytes since, with nothing dropped for
-    being improbable. Empty if no token string spells the text.
-    """
-    wide = Pruning(max(pruning.beam, _RESCUE_BEAM), 0.0)
-    for back in range(1, len(row.reserve) + 1):
-        trunks = row.reserve[-back]
-        if not trunks:
-            continue
-        starts = tuple((trunk, True) for trunk in trunks[:_RESCUE_BEAM])
-        replay = Row((), starts=starts, pruning=wide)
-        for byte in row.recent[len(row.recent) - back :]:
-            replay = replay._replayed(byte)
-        if replay.branches:
-            return list(replay.branches)
+
+def rescue(row: Row) -> list[Branch]:
+    """Hypotheses for a row that has none left, from the pruned ends nearest to its end. They follow
+    the bytes since with nothing dropped for being improbable. Empty if no token string spells the
+    text."""
+    assert row.pruning is not None
+    wide = Pruning(max(row.pruning.beam, _RESCUE_BEAM), 0.0)
+    for i in reversed(range(len(row.reserve.places))):
+        woken = [(i, trunk) for trunk in row.reserve.places[i].trunks[:_RESCUE_BEAM]]
+        branches = _catch_up(row, woken, wide)
+        row.reserve = row.reserve.without(woken)
+        if branches:
+            return branches
     return []
 
 
-def _add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
-    if b > a:
-        a, b = b, a
-    return a if b == -math.inf else a + math.log1p(math.exp(b - a))
-
-
-def logsumexp(values: Sequence[float]) -> float:
-    """log of a sum of exponentials; -inf for none."""
-    top = max(values, default=-math.inf)
-    if top == -math.inf:
-        return -math.inf
-    return top + math.log(sum(math.exp(value - top) for value in values))
+def _catch_up(row: Row, woken: list[tuple[int, Trunk]], pruning: Pruning) -> list[Branch]:
+    """Open (place, trunk) of the row's reserve where they were pruned and follow the bytes."""
+    together: dict[int, list[tuple[Trunk, bool]]] = {}
+    for i, trunk in woken:
+        together.setdefault(i, []).append((trunk, True))
+    branches: list[Branch] = []
+    for i, starts in together.items():
+        replay = Row((), starts=tuple(starts), pruning=pruning)
+        for byte in row.reserve.data[i:]:
+            replay = replay._replayed(byte)
+        branches += replay.branches
+    return branches

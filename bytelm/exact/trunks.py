@@ -10,7 +10,6 @@ last state that stands on one goes, its node is handed to `TokenLM.release` befo
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Iterable
 
@@ -212,8 +211,3 @@ def _settle(tree: TrunkTree, trunk: Trunk, node: Node, row: NDArray[np.floating]
     distribution = Distribution(tree.index, row)
     trunk.distribution = weakref.ref(distribution)
     return distribution
-
-
-def log(x: float) -> float:
-    """Natural log with log(0) = -inf."""
-    return math.log(x) if x > 0 else -math.inf

@@ -6,6 +6,8 @@ and normalised exactly, in log space.
   mixture  log sum_k w_k p_k
   bayes    the same with w_k proportional to prior_k P_k(bytes so far): the posterior. So the whole
            is a mixture of the members' distributions over texts, log P = logsumexp_k of the joints
+  switch   bayes where the right member may change at any byte (`switching.py`): for texts of mixed
+           kinds, on which bayes cannot be better than the best member of the whole text
   product  sum_k a_k log p_k, normalised (a geometric mean for a_k = 1/n)
   proxy    log p_base + a (log p_expert - log p_anti), normalised (proxy tuning, Liu et al. 2024)
 
@@ -25,16 +27,18 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.lm.protocol import BatchState, ByteLM, Context
+from bytelm.lm.switching import RATE, fixed_share
 from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
 
-How = Literal["mixture", "product", "bayes", "proxy"]
+How = Literal["mixture", "product", "bayes", "switch", "proxy"]
 _FLOOR = -100.0  # nats; where proxy's anti-expert gives (almost) nothing, the ratio stays finite
 
 
 class Ensemble(ByteLM):
-    """`how`: see the module. `weights`: mixture and bayes: positive, normalised here, default equal
-    (the prior, for bayes); product: powers, default 1/n; proxy: [a], default [1], for the members
-    [base, expert, anti-expert].
+    """`how`: see the module. `weights`: mixture, bayes and switch: positive, normalised here,
+    default equal (the prior, for the latter two); product: powers, default 1/n; proxy: [a], default
+    [1], for the members [base, expert, anti-expert]. `rate`: switch: the probability of a change at
+    a byte, default 1/512.
 
     >>> from bytelm.lm.ngram import NgramLM
     >>> lms = [NgramLM.train([b"aaaa"], order=1), NgramLM.train([b"bbbb"], order=1)]
@@ -44,15 +48,26 @@ class Ensemble(ByteLM):
     """
 
     def __init__(
-        self, lms: Sequence[ByteLM], how: How = "mixture", *, weights: Sequence[float] | None = None
+        self,
+        lms: Sequence[ByteLM],
+        how: How = "mixture",
+        *,
+        weights: Sequence[float] | None = None,
+        rate: float | None = None,
     ):
         if how not in get_args(How):
             raise BytelmError(unknown_name("way to combine models", how, get_args(How)))
         if not lms or (how == "proxy" and len(lms) != 3):
             needs = "exactly base, expert and anti-expert" if how == "proxy" else "at least one"
             raise BytelmError(f"a {how} ensemble takes {needs} models, not {len(lms)}")
+        if rate is not None and (how != "switch" or not 0 < rate < 1):
+            raise BytelmError(
+                f"rate is the probability, between 0 and 1, of a change in a switch ensemble; got "
+                f"rate={rate} for how={how!r}"
+            )
         self.members = tuple(lms)
         self.how = how
+        self.rate = RATE if rate is None else rate
         self._weights = torch.tensor(_weights(how, len(lms), weights), dtype=torch.float64)
         limits = {(lm.window, lm.stride) for lm in lms}
         self.window, self.stride = limits.pop() if len(limits) == 1 else (None, None)
@@ -66,59 +81,58 @@ class Ensemble(ByteLM):
     def start_batch(
         self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
     ) -> EnsembleState:
-        """Bytes of a context are read as text, so that they too move the weights of `bayes`; a
-        context with special symbols is nothing a member gave a probability to: it moves none."""
+        """Bytes of a context are read as text, so that they too move the weights of `bayes` and
+        `switch`; a context with special symbols is nothing a member gave a probability to: it moves
+        none."""
         contexts = [()] * len(prompts) if context is None else list(context)
-        rows, leads, pinned = [], [], []
+        leads, pinned = [], []
         for given, _ in zip(contexts, prompts, strict=True):
             self.check_context(given)
             text = all(isinstance(part, bytes) for part in given)
             leads.append(b"".join(given) if text else b"")  # type: ignore[arg-type]
             pinned.append(() if text else given)
-            rows.append(_Row(given))
-        states = tuple(lm.start_batch(leads, context=pinned) for lm in self.members)
-        state = EnsembleState(self, states, tuple(rows))
-        if self.how == "bayes" and any(leads):
-            base = state.logprob.tolist()
-            rows = [replace(row, base=lead) for row, lead in zip(rows, base, strict=True)]
-            state = EnsembleState(self, states, tuple(rows))
+        states = tuple(lm.start_batch([b""] * len(leads), context=pinned) for lm in self.members)
+        prior = tuple(self._weights.log().tolist()) if self.how == "switch" else ()
+        rows = tuple(_Row(given, log_w=prior) for given in pinned)
+        state = EnsembleState(self, states, rows).feed(leads)
+        if any(leads):
+            state = state.from_here()
         return state.feed(prompts)
 
     def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
         if self.how in ("product", "proxy"):
             return super().score_with_end(data, context=context)
         context = [context] if isinstance(context, bytes) else context
-        log_w = self._weights.log()[:, None]
-        if self.how == "mixture":
-            scores_KN = torch.stack([m.score_with_end(data, context=context) for m in self.members])
-            return (log_w + scores_KN).logsumexp(0)
         lead = b""
         if context is not None and all(isinstance(part, bytes) for part in context):
             lead, context = b"".join(context), None  # type: ignore[arg-type]
-        scores_KN = torch.stack(
-            [m.score_with_end(lead + data, context=context) for m in self.members]
-        )
-        joint_N = (log_w + scores_KN.cumsum(1)).logsumexp(0)
-        steps_N = torch.diff(joint_N, prepend=joint_N.new_zeros(1))
+        scores_KN = self._member_scores(lead + data, context)
+        log_w = self._weights.log()
+        if self.how == "mixture":
+            steps_N = (log_w[:, None] + scores_KN).logsumexp(0)
+        elif self.how == "switch":
+            steps_N, _ = fixed_share(log_w, scores_KN, log_w, self.rate)
+        else:
+            joint_N = (log_w[:, None] + scores_KN.cumsum(1)).logsumexp(0)
+            steps_N = torch.diff(joint_N, prepend=joint_N.new_zeros(1))
         return steps_N[len(lead) :]
 
+    def _member_scores(self, data: bytes, context: Context | None) -> Tensor:
+        """(K, len(data) + 1) float64 on the CPU: each member's `score_with_end`."""
+        scores = [m.score_with_end(data, context=context).double().cpu() for m in self.members]
+        return torch.stack(scores)
+
     def posterior(self, state: EnsembleState) -> Tensor:
-        """(B, K) float64 weights of the members in `state`: the posterior for bayes, the fixed
-        weights otherwise."""
-        return self.log_weights(state.members).exp()
+        """(B, K) float64 weights of the members in `state`: the posterior for bayes, that of the
+        next byte's member for switch, the fixed weights otherwise."""
+        return state.log_weights().exp()
 
-    def log_weights(self, states: Sequence[BatchState]) -> Tensor:
-        """(B, K) log weights of the members; for bayes given what they have read."""
-        log_w = self._weights.log().expand(states[0].rows, -1)
-        if self.how != "bayes":
-            return log_w
-        return torch.log_softmax(log_w + torch.stack([s.logprob for s in states], 1), dim=1)
-
-    def combine(self, states: Sequence[BatchState]) -> Tensor:
-        """(B, 257) float64 normalised log-probs of what comes next."""
+    def combine(self, states: Sequence[BatchState], log_w_BK: Tensor) -> Tensor:
+        """(B, 257) float64 normalised log-probs of what comes next; log_w_BK: of the members, for
+        the rules that weight them."""
         logprobs_KBO = torch.stack([state.logprobs().double().cpu() for state in states])
-        if self.how in ("mixture", "bayes"):
-            weighted = self.log_weights(states).T[:, :, None] + logprobs_KBO
+        if self.how in ("mixture", "bayes", "switch"):
+            weighted = log_w_BK.T[:, :, None] + logprobs_KBO
             return torch.log_softmax(weighted.logsumexp(0), dim=-1)
         if self.how == "product":
             used = self._weights != 0  # 0 * -inf is not a number
@@ -155,10 +169,11 @@ def _weights(how: How, count: int, given: Sequence[float] | None) -> list[float]
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    context: Context
+    context: Context  # special symbols; plain bytes of a context are part of `data`
     data: bytes = b""
     tally: Tally = Tally()  # log P where it is a sum over bytes: every rule but bayes
     base: float = 0.0  # bayes: log P of the context's bytes, which logprob leaves out
+    log_w: tuple[float, ...] = ()  # switch: log weights of the members for the next byte
 
 
 class EnsembleState(BatchState):
@@ -175,22 +190,42 @@ class EnsembleState(BatchState):
     @property
     def logprob(self) -> Tensor:
         if self._lm.how == "bayes":
-            joint = torch.stack([state.logprob for state in self.members], 1)
+            joint = torch.stack([state.logprob.double().cpu() for state in self.members], 1)
             base = torch.tensor([row.base for row in self._rows], dtype=torch.float64)
             return (joint + self._lm._weights.log()).logsumexp(1) - base
         return torch.tensor([row.tally.total for row in self._rows], dtype=torch.float64)
 
+    def from_here(self) -> EnsembleState:
+        """The same state with log P counted from here."""
+        base = self.logprob.tolist() if self._lm.how == "bayes" else [0.0] * self.rows
+        rows = [
+            replace(row, tally=Tally(), base=lead)
+            for row, lead in zip(self._rows, base, strict=True)
+        ]
+        return EnsembleState(self._lm, self.members, tuple(rows))
+
+    def log_weights(self) -> Tensor:
+        """(B, K) log weights of the members for the next byte."""
+        log_w = self._lm._weights.log().expand(self.rows, -1)
+        if self._lm.how == "switch":
+            return torch.tensor([row.log_w for row in self._rows], dtype=torch.float64)
+        if self._lm.how != "bayes":
+            return log_w
+        joint = torch.stack([state.logprob.double().cpu() for state in self.members], 1)
+        return torch.log_softmax(log_w + joint, dim=1)
+
     def logprobs(self) -> Tensor:
         if self._combined is None:
-            self._combined = self._lm.combine(self.members)
+            self._combined = self._lm.combine(self.members, self.log_weights())
         return self._combined
 
     def feed(self, data: Sequence[bytes]) -> EnsembleState:
         check_pieces(data, self.rows)
         if not any(data):
             return self
+        advance = self._switched if self._lm.how == "switch" else self._advance
         members = tuple(state.feed(data) for state in self.members)
-        return EnsembleState(self._lm, members, self._advance(data))
+        return EnsembleState(self._lm, members, advance(data))
 
     def _advance(self, data: Sequence[bytes]) -> tuple[_Row, ...]:
         """The rows after `data`. Only single bytes need the present distribution."""
@@ -204,6 +239,24 @@ class EnsembleState(BatchState):
             elif piece and self._lm.how != "bayes":
                 tally = tally.defer(Unscored(self._lm, row.context, text, len(row.data)))
             rows.append(replace(row, data=text, tally=tally))
+        return tuple(rows)
+
+    def _switched(self, data: Sequence[bytes]) -> tuple[_Row, ...]:
+        """The same for `switch`, whose weights need every byte's score by every member."""
+        lm = self._lm
+        single = any(len(piece) == 1 for piece in data)
+        heads = [first_byte_logprobs(state.logprobs(), data) for state in self.members if single]
+        rows = []
+        for b, (row, piece) in enumerate(zip(self._rows, data, strict=True)):
+            text = row.data + piece
+            if len(piece) == 1:
+                steps_KN = torch.tensor([[head[b]] for head in heads], dtype=torch.float64)
+            else:
+                steps_KN = lm._member_scores(text, row.context or None)[:, len(row.data) : -1]
+            before = torch.tensor(row.log_w, dtype=torch.float64)
+            gained, log_w = fixed_share(before, steps_KN, lm._weights.log(), lm.rate)
+            tally = row.tally.add(float(gained.sum()))
+            rows.append(replace(row, data=text, tally=tally, log_w=tuple(log_w.tolist())))
         return tuple(rows)
 
     def select(self, rows: Sequence[int] | Tensor) -> EnsembleState:

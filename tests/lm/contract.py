@@ -88,6 +88,7 @@ CASES = {
     "ngram, order 0": Case(lambda: ngram(order=0)),
     "mixture": Case(lambda: ensemble("mixture", weights=[1, 2, 3])),
     "bayes": Case(lambda: ensemble("bayes", weights=[1, 2, 3])),
+    "switch": Case(lambda: ensemble("switch", weights=[1, 2, 3], rate=0.1)),
     "product": Case(lambda: ensemble("product")),
     "proxy": Case(lambda: ensemble("proxy", weights=[0.7])),
 }

@@ -61,7 +61,49 @@ def test_bayes_is_never_worse_than_the_best_member_by_more_than_the_prior():
     assert float(Ensemble([PROSE, DIGITS], "bayes").score(text).sum()) >= best - math.log(2)
 
 
-@pytest.mark.parametrize("how", ["mixture", "bayes", "product"])
+def by_hand(text: bytes, prior: list[float], rate: float) -> tuple[float, list[float]]:
+    """log P of a text and the next weights under fixed share: the sum over every way to switch."""
+    steps = [m.score(text).tolist() for m in (PROSE, DIGITS)]
+    alive = {(): 1.0}
+    for n in range(len(text)):
+        grown = {}
+        for path, p in alive.items():
+            for k in (0, 1):
+                move = prior[k] if not path else rate * prior[k] + (1 - rate) * (path[-1] == k)
+                grown[*path, k] = p * move * math.exp(steps[k][n])
+        alive = grown
+    total = sum(alive.values())
+    last = [sum(p for path, p in alive.items() if path[-1] == k) / total for k in (0, 1)]
+    return math.log(total), [(1 - rate) * last[k] + rate * prior[k] for k in (0, 1)]
+
+
+def test_switching_sums_over_every_sequence_of_members():
+    lm = Ensemble([PROSE, DIGITS], "switch", weights=[1, 3], rate=0.2)
+    text = b"sea 0123"
+    logprob, weights = by_hand(text, [0.25, 0.75], 0.2)
+    assert float(lm.score(text).sum()) == pytest.approx(logprob, abs=1e-9)
+    for state in (
+        lm.start_batch([text]),
+        lm.start_batch([b""]).feed([text[:1]]).feed([text[1:4]]).feed([text[4:]]),
+    ):
+        assert float(state.logprob[0]) == pytest.approx(logprob, abs=1e-9)
+        assert lm.posterior(state)[0].tolist() == pytest.approx(weights, abs=1e-9)
+    given = lm.start_batch([text[4:]], context=[[text[:4]]])
+    assert lm.posterior(given)[0].tolist() == pytest.approx(weights, abs=1e-9)
+
+
+def test_switching_beats_every_member_on_a_mixed_text_and_costs_little_on_a_pure_one():
+    mixed = (b"she sells sea shells by the sea shore" + b"01234567890123456789") * 4
+    switching = Ensemble([PROSE, DIGITS], "switch")
+    members = [m.bits_per_byte(mixed) for m in (PROSE, DIGITS)]
+    assert switching.bits_per_byte(mixed) < min(members) - 0.1
+    assert Ensemble([PROSE, DIGITS], "bayes").bits_per_byte(mixed) > min(members) - 1e-9
+    pure = b"0123456789" * 40
+    loss = float(DIGITS.score(pure).sum() - switching.score(pure).sum()) / math.log(2)
+    assert 0 < loss <= 1 + len(pure) * math.log2(512 / 511) + 1e-9
+
+
+@pytest.mark.parametrize("how", ["mixture", "bayes", "switch", "product"])
 def test_copies_of_one_model_are_that_model(how):
     lm = transformer()
     torch.testing.assert_close(
@@ -70,7 +112,7 @@ def test_copies_of_one_model_are_that_model(how):
 
 
 def test_the_order_of_the_members_does_not_matter():
-    for how in ("mixture", "bayes", "product"):
+    for how in ("mixture", "bayes", "switch", "product"):
         scores = [
             Ensemble(members, how).score_with_end(b"sea 12")
             for members in itertools.permutations([PROSE, DIGITS, ngram()])
@@ -110,6 +152,13 @@ def test_a_pinned_context_conditions_native_members_together():
 def test_wrong_ensembles_are_explained(members, how, weights, message):
     with pytest.raises(BytelmError, match=message):
         Ensemble([PROSE, DIGITS][:members], how, weights=weights)
+
+
+def test_a_rate_of_switching_belongs_to_switch():
+    with pytest.raises(BytelmError, match="how='bayes'"):
+        Ensemble([PROSE, DIGITS], "bayes", rate=0.1)
+    with pytest.raises(BytelmError, match="rate=1.5"):
+        Ensemble([PROSE, DIGITS], "switch", rate=1.5)
 
 
 def test_members_that_exclude_each_other_cannot_be_multiplied():
