@@ -43,7 +43,7 @@ def after(lm: ByteConverter, tokens: list[int], data: bytes) -> np.ndarray:
     base.logprob = 0.0
     row = Row((), starts=((base, True),), skeleton=Skeleton(lm.encoder, base))
     trace = [row.logprob]
-    advance([row], [data], trace=trace)
+    advance([row], [data], traces=[trace])
     return np.array(trace)
 
 

@@ -191,29 +191,40 @@ class ByteConverter(ByteLM):
         return tokens, text
 
     def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
-        """As `ByteLM.score_with_end`, a known text in few forward passes: the trunks that the
-        tokenizer foresees are evaluated together, `_ROWS_A_CALL` bytes at a time."""
+        """As `ByteLM.score_with_end`, in few forward passes: see `score_batch_with_end`."""
         if isinstance(context, bytes):
             context = [context]
-        state = self.start_batch([b""], context=None if context is None else [context])
-        trace: list[float] = []
-        (row,) = advance(state._rows, [data], trace=trace)
-        steps = torch.tensor([state._rows[0].logprob, *trace], dtype=torch.float64)
-        end = torch.tensor([row.log_end()], dtype=torch.float64)
-        return torch.cat([_steps(steps), end])
+        return self.score_batch_with_end([data], contexts=None if context is None else [context])[0]
+
+    def score_batch_with_end(
+        self, texts: Sequence[bytes], *, contexts: Sequence[Context] | None = None
+    ) -> list[Tensor]:
+        """As `ByteLM.score_batch_with_end`. The trunks of known texts that the tokenizer foresees
+        are evaluated together, `_ROWS_A_CALL` bytes at a time, and a context that several texts
+        share is read once."""
+        given = [()] * len(texts) if contexts is None else [tuple(context) for context in contexts]
+        different = list(dict.fromkeys(given))
+        began = self.start_batch([b""] * len(different), context=different)
+        start = dict(zip(different, began._rows, strict=True))
+        traces = [[start[context].logprob] for context in given]
+        rows = advance([start[context] for context in given], texts, traces=traces)
+        return [
+            torch.cat([_steps(trace), torch.tensor([row.log_end()], dtype=torch.float64)])
+            for trace, row in zip(traces, rows, strict=True)
+        ]
 
 
-def _steps(totals: Tensor) -> Tensor:
+def _steps(trace: list[float]) -> Tensor:
     """Differences of running log-probabilities; -inf after an impossible byte stays -inf."""
+    totals = torch.tensor(trace, dtype=torch.float64)
     steps = totals.diff()
     return torch.where(totals[1:] == -math.inf, totals[1:], steps)
 
 
 def advance(
-    rows: Sequence[Row], data: Sequence[bytes], *, trace: list[float] | None = None
+    rows: Sequence[Row], data: Sequence[bytes], *, traces: Sequence[list[float]] = ()
 ) -> list[Row]:
-    """Feed data[b] to row b, all rows in step; trace collects the log-prob after each byte of a
-    single row."""
+    """Feed data[b] to row b, all rows in step; traces[b] collects its log-prob after each byte."""
     rows = list(rows)
     longest = max(map(len, data), default=0)
     size = max(_ROWS_A_CALL // max(len(rows), 1), 1)
@@ -226,8 +237,8 @@ def advance(
             open_rows([rows[b] for b in active])
             for b in active:
                 rows[b] = rows[b].push(chunks[b][i], paths[b][i + 1] if paths[b] else None)
-                if trace is not None:
-                    trace.append(rows[b].logprob)
+                if traces:
+                    traces[b].append(rows[b].logprob)
         del held
     return rows
 
