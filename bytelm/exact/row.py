@@ -368,14 +368,21 @@ def rescue(row: Row) -> list[Branch]:
 
 
 def _catch_up(row: Row, woken: list[tuple[int, Trunk]], pruning: Pruning) -> list[Branch]:
-    """Open (place, trunk) of the row's reserve where they were pruned and follow the bytes."""
+    """Open (place, trunk) of the row's reserve where they were pruned and follow the bytes. Calls
+    are few: each evaluates, at all places, what the rehearsal of the bytes finds missing."""
     together: dict[int, list[tuple[Trunk, bool]]] = {}
     for i, trunk in woken:
         together.setdefault(i, []).append((trunk, True))
+    replays = [
+        (Row((), starts=tuple(starts), pruning=pruning), row.reserve.data[i:])
+        for i, starts in together.items()
+    ]
+    held: list[tuple[Trunk, Distribution]] = []
+    while wanted := [trunk for replay, data in replays for trunk in rehearse(replay, data)]:
+        held += zip(wanted, evaluate(wanted), strict=True)
     branches: list[Branch] = []
-    for i, starts in together.items():
-        replay = Row((), starts=tuple(starts), pruning=pruning)
-        for byte in row.reserve.data[i:]:
+    for replay, data in replays:
+        for byte in data:
             replay = replay._replayed(byte)
         branches += replay.branches
     return branches
