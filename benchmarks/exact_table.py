@@ -27,7 +27,7 @@ from benchmarks.exact_texts import ROOT, texts
 from bytelm.exact import ByteConverter, load_gguf
 from bytelm.exact.converter import Mode
 
-BEAMS = [(8, 1e-3), (64, 1e-5), (4, 1e-2), (4, 1e-3), (8, 1e-2), (4, 1e-4), (8, 1e-4)]
+BEAMS = [(8, 1e-3), (64, 1e-4), (4, 1e-3), (8, 1e-2), (4, 1e-2), (8, 1e-4), (4, 1e-4)]
 
 
 def variant(lm: ByteConverter, mode: Mode, beam: int, epsilon: float) -> ByteConverter:

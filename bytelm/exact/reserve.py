@@ -37,11 +37,8 @@ class Waiting:
     def of(cls, trunks: tuple[Trunk, ...], offset: float) -> Waiting:
         logprobs = [trunk.logprob for trunk in trunks]
         if not logprobs:
-            return NOBODY
+            return cls((), offset)
         return cls(trunks, offset, max(logprobs) - offset, logsumexp(logprobs) - offset)  # type: ignore[type-var,operator,arg-type]
-
-
-NOBODY = Waiting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +84,10 @@ class Reserve:
         ]
         found.sort(key=lambda entry: -entry[0])
         return [(i, trunk) for _, i, trunk in found[:count]]
+
+    def floors(self, least: float) -> list[float]:
+        """For each place, the log probability that a trunk needs there to weigh `least` now."""
+        return [least - self.factor + place.offset for place in self.places]
 
     def without(self, taken: list[tuple[int, Trunk]]) -> Reserve:
         """The reserve less these (place, trunk)."""

@@ -45,12 +45,10 @@ _LOG_2 = math.log(2)
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """How many trunks a byte may open, the share of the mass below which one is not opened, and
-    the log weight below which none is."""
+    """How many trunks a byte may open, and the share of the mass below which one is not opened."""
 
     beam: int
     epsilon: float
-    floor: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class Row:
 
     __slots__ = (
         "pruning", "branches", "starts", "skeleton", "logprob", "log_lower", "log_dropped",
-        "reserve", "unplanned", "opened",
+        "reserve", "unplanned", "opened", "floor",
     )  # fmt: skip
 
     def __init__(
@@ -140,6 +138,7 @@ class Row:
         log_dropped: float = -math.inf,
         reserve: Reserve = EMPTY,
         unplanned: bytes = b"",
+        floor: float = -math.inf,
     ):
         self.branches = branches
         self.starts = starts  # trunks that start here whatever the mode says (the base of a text)
@@ -150,6 +149,7 @@ class Row:
         self.log_dropped = log_dropped
         self.reserve = reserve  # what was pruned before this byte and may come back
         self.unplanned = unplanned  # bytes that the skeleton of mode "all" has not seen
+        self.floor = floor  # log probability below which no trunk is opened
         self.opened: Opened | None = None
 
     def candidates(self) -> tuple[list[tuple[Trunk, bool]], list[Trunk]]:
@@ -161,7 +161,7 @@ class Row:
             return list(self.skeleton.here()), []
         ended = self._ended()
         ended.sort(key=lambda trunk: -trunk.logprob)  # type: ignore[operator]
-        least = max(self.log_lower + log(self.pruning.epsilon), self.pruning.floor)
+        least = max(self.log_lower + log(self.pruning.epsilon), self.floor)
         kept = [
             trunk
             for trunk in ended[: self.pruning.beam]
@@ -266,12 +266,11 @@ class Row:
         row._keep(branches)
         return row
 
-    def _replayed(self, byte: int) -> Row:
+    def _replayed(self, byte: int, floor: float = -math.inf) -> Row:
         """As `push` in a rescue: the hypotheses only."""
         opened = self._need_opened()
-        row = Row((), pruning=self.pruning)
-        branches = [b for b in (branch.narrowed(byte) for branch in opened.branches) if b]
-        row._keep(branches)
+        row = Row((), pruning=self.pruning, floor=floor)
+        row._keep([b for b in (branch.narrowed(byte) for branch in opened.branches) if b])
         return row
 
     def _next(self, byte: int, skeleton: Skeleton | None, lower: float) -> Row:
@@ -319,20 +318,21 @@ def open_rows(rows: Sequence[Row]) -> None:
         row.open(kept, [next(distributions) for _ in kept], pruned)
 
 
-def rehearse(row: Row, data: bytes) -> list[Trunk]:
+def rehearse(row: Row, data: bytes, floors: Sequence[float] | None = None) -> list[Trunk]:
     """Trunks that a beam over the known bytes `data` would open but which are not evaluated yet, as
-    far as can be told without them. Nothing is evaluated and `row` is left as it is."""
+    far as can be told without them. Nothing is evaluated and `row` is left as it is. floors[i]: log
+    probability below which none is opened after byte i."""
     missing: list[Trunk] = []
     copy = Row(row.branches, starts=row.starts, pruning=row.pruning, log_lower=row.log_lower)
     copy.opened = row.opened
-    for byte in data:
+    for i, byte in enumerate(data):
         if copy.opened is None:
             kept, pruned = copy.candidates()
             known = [(trunk, ends, trunk.current()) for trunk, ends in kept]
             missing += [trunk for trunk, _, distribution in known if distribution is None]
             ready = [(trunk, ends, d) for trunk, ends, d in known if d is not None]
             copy.open([(t, ends) for t, ends, _ in ready], [d for _, _, d in ready], pruned)
-        copy = copy._replayed(byte)
+        copy = copy._replayed(byte, floors[i] if floors else -math.inf)
         if not copy.branches:
             break
     return missing
@@ -347,7 +347,7 @@ def wake(row: Row, live: list[Branch], lower: float) -> list[Branch]:
     woken = row.reserve.heavy(least, max(room, 0))
     if not woken:
         return []
-    branches = _catch_up(row, woken, replace(row.pruning, epsilon=0.0, floor=least))
+    branches = _catch_up(row, woken, replace(row.pruning, epsilon=0.0), least)
     row.reserve = row.reserve.without(woken)
     return branches
 
@@ -367,22 +367,26 @@ def rescue(row: Row) -> list[Branch]:
     return []
 
 
-def _catch_up(row: Row, woken: list[tuple[int, Trunk]], pruning: Pruning) -> list[Branch]:
-    """Open (place, trunk) of the row's reserve where they were pruned and follow the bytes. Calls
-    are few: each evaluates, at all places, what the rehearsal of the bytes finds missing."""
+def _catch_up(
+    row: Row, woken: list[tuple[int, Trunk]], pruning: Pruning, least: float = -math.inf
+) -> list[Branch]:
+    """Open (place, trunk) of the row's reserve where they were pruned and follow the bytes; what
+    follows from them is opened if it, too, weighs `least` by the reserve's estimate. Calls are few:
+    each evaluates, at all places, what the rehearsal of the bytes finds missing."""
     together: dict[int, list[tuple[Trunk, bool]]] = {}
     for i, trunk in woken:
         together.setdefault(i, []).append((trunk, True))
+    floors = [*row.reserve.floors(least), -math.inf]
     replays = [
-        (Row((), starts=tuple(starts), pruning=pruning), row.reserve.data[i:])
+        (Row((), starts=tuple(starts), pruning=pruning), row.reserve.data[i:], floors[i + 1 :])
         for i, starts in together.items()
     ]
     held: list[tuple[Trunk, Distribution]] = []
-    while wanted := [trunk for replay, data in replays for trunk in rehearse(replay, data)]:
+    while wanted := [trunk for replay in replays for trunk in rehearse(*replay)]:
         held += zip(wanted, evaluate(wanted), strict=True)
     branches: list[Branch] = []
-    for replay, data in replays:
-        for byte in data:
-            replay = replay._replayed(byte)
+    for replay, data, ahead in replays:
+        for byte, floor in zip(data, ahead, strict=True):
+            replay = replay._replayed(byte, floor)
         branches += replay.branches
     return branches

@@ -123,6 +123,19 @@ def test_no_keys_are_copied_for_a_byte():
     assert tree.cache.used < 40  # slots of trunks that no state stands on are used again
 
 
+@pytest.mark.parametrize("mode", ["all", "canonical"])
+def test_a_float32_model_says_what_its_float64_twin_says_on_a_kilobyte(mode):
+    text = (TEXT.encode() * 6)[:1024]
+    scores = [
+        convert(llama(rope_theta=10000.0).to(kind), tokenizer(), mode=mode).score_batch_with_end(
+            [text[i : i + 128] for i in range(0, 1024, 128)]
+        )
+        for kind in (torch.float32, torch.float64)
+    ]
+    for single, double in zip(*scores, strict=True):
+        torch.testing.assert_close(single, double, rtol=1e-5, atol=1e-5)
+
+
 def test_text_that_spells_a_special_token_is_text():
     lm = convert(llama(), tokenizer(), mode="canonical")
     scores = lm.score(b"a<fim>b")
