@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from bytelm.data.compression import BROKEN, SUFFIXES, decompressed
-from bytelm.data.sources import Document, Source
+from bytelm.data.sources import Document, OneFile
 from bytelm.errors import DataError
 
 _ZIP = (".zip", ".whl", ".jar", ".apk", ".npz", ".egg", ".aar", ".war", ".nupkg")
@@ -91,7 +91,7 @@ class _Budget:
 
 
 @dataclass(frozen=True)
-class ArchiveSource(Source):
+class ArchiveSource(OneFile):
     """The members of an archive file, those of nested archives included, in stored order."""
 
     path: Path

@@ -52,6 +52,13 @@ class SectionSource(Source):
                 if section.size and (section.code or self.part == "each"):
                     yield _cut(document, section, media=kind)
 
+    def leaves(self) -> Iterator[Source]:
+        for leaf in self.source.leaves():
+            yield SectionSource(leaf, self.part)
+
+    def stamp(self) -> str | None:
+        return self.source.stamp()
+
 
 def _sections_or_none(data: bytes) -> list[Section] | None:
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from bytelm.data.compression import BROKEN, decompressed
-from bytelm.data.sources import Document, Reading, Source
+from bytelm.data.sources import Document, OneFile, Reading, Source
 from bytelm.errors import DataError, MissingExtraError, unknown_name
 
 _JSON = tuple(
@@ -31,7 +31,7 @@ def is_records(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class RecordSource(Source):
+class RecordSource(OneFile):
     """The records of one JSON lines or Parquet file."""
 
     path: Path

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bytelm.data import Corpus, Reading, open_source
 from bytelm.data.binaries import SECTIONED, sections
-from bytelm.data.build import documents_table
 from bytelm.data.magic import identify
+from bytelm.data.shards import documents_table
 from bytelm.errors import DataError
 
 pytest.importorskip("lief")
