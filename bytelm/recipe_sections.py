@@ -133,6 +133,7 @@ class Train(Section):
     compile: bool = False
     threads: Count = 0  # 0 = all cores
     distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun
+    timeout_minutes: Positive = 5.0  # how long ranks wait for one another before they give up
     checkpoint_every: Count = 500  # steps; 0 = only at the end
     keep_last: AtLeastOne = 2
 

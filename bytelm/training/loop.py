@@ -70,7 +70,7 @@ def train(
     _set_threads(recipe.train.threads)
     keep_freed_memory()
     with ExitStack() as stack:
-        ranks = stack.enter_context(joined_ranks())
+        ranks = stack.enter_context(joined_ranks(timeout_minutes=recipe.train.timeout_minutes))
         path = Path(run_dir) if run_dir is not None else None
         run = Run(ranks.agree(choose_run(recipe, path=path, resume=resume).path))
         trainer = Trainer(recipe, run, ranks)

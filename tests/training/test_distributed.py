@@ -133,6 +133,23 @@ def test_sigterm_to_one_rank_saves_a_checkpoint_on_all_and_the_run_goes_on(tmp_p
     assert_same_curve(train_on(2, recipe, run, resume=True), alone)
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+def test_ranks_wait_for_one_that_never_comes_as_long_as_the_time_out_says(tmp_path, missing, capfd):
+    recipe, began = tiny_recipe(tmp_path, "train.timeout_minutes=0.05"), time.monotonic()
+
+    def starts(rank: int) -> None:
+        if rank == missing:
+            os.kill(os.getpid(), signal.SIGKILL)
+        train(recipe, run_dir=tmp_path / "run")
+
+    statuses = wait_for(start_ranks(2, starts))
+    # Three seconds, which the search for rank 0 may take twice, with a pause between.
+    assert 2 < time.monotonic() - began < 15
+    assert statuses[missing] == -signal.SIGKILL and statuses[1 - missing] == 1
+    assert f"Rank {1 - missing} of 2 could not meet the others" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_rank_that_dies_ends_the_others_and_the_run_resumes(tmp_path, monkeypatch):
     recipe = tiny_recipe(tmp_path)
     alone = outcome(train(recipe, run_dir=tmp_path / "alone"))[0]
