@@ -144,7 +144,7 @@ def _unpack(
 def _zip_members(stream: IO[bytes], budget: _Budget) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
+            if not info.filename.endswith("/"):  # is_dir() fails on a name of no characters
                 with archive.open(info) as member:
                     yield info.filename, budget.read(member)
 

@@ -89,7 +89,8 @@ def sections(data: bytes) -> list[Section]:
     read = {"elf": _elf_sections, "pe": _pe_sections}.get(kind, _macho_sections)
     try:
         found = read(lief, data)
-    except (ValueError, RuntimeError, OverflowError) as error:  # values outside lief's enumerations
+    except (ValueError, RuntimeError, OverflowError, SystemError) as error:
+        # Values outside lief's enumerations; SystemError comes from names it cannot decode.
         raise DataError(f"the file starts like {kind} but cannot be parsed: {error}") from error
     if found is None:
         raise DataError(f"the file starts like {kind} but cannot be parsed")
