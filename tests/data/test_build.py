@@ -30,8 +30,9 @@ from tests.data.containers import tar_of, zip_of
 
 @pytest.fixture
 def mark_always(monkeypatch):
-    """Mark after every document, rather than every two seconds."""
+    """Mark after every document, rather than every two seconds; and not wait for the disk."""
     monkeypatch.setattr(build_module, "MARK_SECONDS", 0.0)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def make_sources(folder: Path, *, files: int = 12) -> Path:
@@ -180,6 +181,25 @@ def test_a_file_of_the_same_length_and_another_time_has_changed(tmp_path, mark_a
     build(sources, tmp_path / "c")
     build(sources, tmp_path / "whole")
     assert content(tmp_path / "c") == content(tmp_path / "whole")
+
+
+def test_a_file_that_vanishes_while_building_is_named_and_the_rest_goes_on(
+    tmp_path, mark_always, capfd
+):
+    sources = make_sources(tmp_path / "in")
+    doomed = sorted((tmp_path / "in").rglob("*.bin"))[6]
+
+    def progress(documents: int, size: int) -> None:
+        doomed.unlink(missing_ok=True)
+
+    with pytest.raises(FileNotFoundError, match=doomed.name):
+        build(sources, tmp_path / "c", progress=progress)
+    with pytest.raises(SystemExit) as exit:
+        command_line(["data", "build", str(sources), "--out", str(tmp_path / "c")])
+    assert not exit.value.code and "going on with the build" in capfd.readouterr().err
+    build(sources, tmp_path / "whole")
+    documents = [list(documents_table(tmp_path / name)) for name in ("c", "whole")]
+    assert documents[0] == documents[1]
 
 
 def test_other_settings_start_anew_and_say_so(tmp_path, mark_always):

@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+import shutil
 import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bytelm.data import Corpus, Document
+from bytelm.data import Corpus, Document, Windows
 from bytelm.data.build import build, build_split, is_heldout
 from bytelm.data.shards import documents_table
 from bytelm.data.sources import MemorySource
@@ -139,6 +141,49 @@ def test_a_broken_description_is_noticed(tmp_path):
         (path / "corpus.json").write_text(text)
         with pytest.raises(DataError, match=message):
             Corpus.open(path)
+
+
+def test_a_corpus_on_a_read_only_disk_is_used_as_any_other():
+    """By a user who may write nowhere in it, whoever runs the tests."""
+    folder = Path(tempfile.mkdtemp())  # not below pytest's own, which only its user may enter
+    path = build_some(folder / "c")
+    for entry in (*path.iterdir(), path, folder):
+        entry.chmod(0o555 if entry.is_dir() else 0o444)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            corpus = Corpus.open(path)
+            windows = Windows(corpus, length=8)
+            assert not os.access(path, os.W_OK) and corpus.document(0).tobytes() == b"first"
+            assert windows.batch(range(windows.count), epoch=0).raw_bytes == corpus.total_bytes
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for entry in (folder, path):
+        entry.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_file_that_vanishes_after_opening_is_named_by_the_next_worker(tmp_path):
+    """The map of this process stays good; a process that opens it again is told."""
+    path = build_some(tmp_path / "c")
+    corpus = Corpus.open(path)
+    sent = pickle.dumps(corpus)
+    (path / "shard-00001.bin").unlink()
+    assert corpus.document(0).tobytes() == b"first"
+    with pytest.raises(DataError, match="shard-00001.bin is missing"):
+        pickle.loads(sent)
+    (tmp_path / "plain").write_bytes(b"x")
+    sent = pickle.dumps(Corpus.open(tmp_path / "plain"))
+    (tmp_path / "plain").unlink()
+    with pytest.raises(DataError, match="plain does not exist"):
+        pickle.loads(sent)
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
