@@ -52,7 +52,10 @@ class Model(Section):
 
 
 class Data(Section):
-    """What is trained and evaluated on: plain files, folders of files, or corpus directories."""
+    """What is trained and evaluated on: plain files, patterns of files, or corpus directories.
+
+    Relative paths start from the current folder, or else from the folder of the bundled samples.
+    """
 
     train: Annotated[Paths, Field(min_length=1)]
     heldout: Paths = []
