@@ -1,7 +1,10 @@
 """The order of batches: the same for any ranks and workers, exact after any stop."""
 
+import multiprocessing
+import random
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -196,6 +199,29 @@ def test_workers_leave_the_global_generator_alone(windows):
     before = torch.get_rng_state()
     rows_of(windows, steps=2, workers=1)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def anonymous_mib(pid: int | None) -> float:
+    """Memory of a process that no file backs."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous")) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells it")
+def test_memory_stays_flat_over_an_epoch_with_four_workers(tmp_path):
+    (tmp_path / "bytes").write_bytes(random.Random(0).randbytes(128 << 20))
+    windows = Windows(Corpus.open(tmp_path / "bytes"), length=8192)
+    stream = iter(BatchStream(windows, batch_windows=32, num_workers=4))
+    held = []
+    for steps in (50, windows.count // 32 - 50):
+        for _ in islice(stream, steps):
+            pass
+        workers = multiprocessing.active_children()
+        assert len(workers) == 4
+        held.append([anonymous_mib(p.pid) for p in (multiprocessing.current_process(), *workers)])
+    growth = [after - before for before, after in zip(*held, strict=True)]
+    assert max(growth) < 30, held
 
 
 def test_mixture_keeps_its_shares_and_uses_each_window_once_an_epoch(corpus_of):
