@@ -144,7 +144,7 @@ def test_ranks_wait_for_one_that_never_comes_as_long_as_the_time_out_says(tmp_pa
 
     statuses = wait_for(start_ranks(2, starts))
     # Three seconds, which the search for rank 0 may take twice, with a pause between.
-    assert 2 < time.monotonic() - began < 15
+    assert 2 < time.monotonic() - began < 60
     assert statuses[missing] == -signal.SIGKILL and statuses[1 - missing] == 1
     assert f"Rank {1 - missing} of 2 could not meet the others" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
