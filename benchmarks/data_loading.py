@@ -1,17 +1,16 @@
 """How fast random windows come out of a memory map, beside a plain DataLoader and `datasets`.
 
-Run: `python benchmarks/data_loading.py [--megabytes 256] [--json FILE]`. All rows read the same
-bytes in one run, on one thread, in windows of 8 KiB, as int64 tensors; the figure is CPU seconds of
-this process (wall time is noisy on shared cores). The plain DataLoader slices the same memory map
-by `randperm` and collates; `datasets` streams a Parquet file with one window a row. The last rows
-tell whether memory stays flat over an epoch with four workers.
+Run: `python -m benchmarks.data_loading`. All rows read the same bytes in one run, in turn, on one
+thread, in windows of 8 KiB, as int64 inputs and targets; the figure is CPU seconds of this process
+(wall time is noisy on shared cores). The plain DataLoader slices the same memory map by `randperm`
+and collates; `datasets` streams a Parquet file with one window a row through a shuffle buffer.
 """
 
 import argparse
-import json
+import statistics
 import tempfile
-import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks import common
 from bytelm.data import BatchStream, Corpus, Windows
 
 LENGTH = 8192
@@ -60,55 +60,28 @@ def streaming(path: Path, batch: int) -> Iterator[int]:
         made = torch.stack(
             [torch.frombuffer(bytearray(r), dtype=torch.uint8).long() for r in rows["window"]]
         )
-        yield made.numel()
+        yield torch.cat([torch.full((len(made), 1), 257), made[:, :-1]], dim=1).numel()
 
 
-def rate(running: Iterator[int], *, count: int) -> float:
-    """Megabytes per CPU second over `count` batches, after four to warm up."""
-    for _ in islice(running, 4):
-        pass
-    start, total = time.process_time(), 0
-    for size in islice(running, count):
-        total += size
-    return total / (time.process_time() - start) / 1e6
+def measure(folder: Path, *, megabytes: int, windows: int) -> list[dict[str, object]]:
+    """Megabytes per CPU second of each reader and batch size, on the same random bytes."""
+    raw, table = write_bytes(folder, megabytes=megabytes)
+    rows: list[dict[str, object]] = []
+    for batch in (8, 32):
+        readers = {"bytelm": ours(raw, batch), "plain DataLoader": plain(raw, batch)}
+        readers["datasets streaming"] = streaming(table, batch)
+        cases = {name: partial(take, reader, windows // batch) for name, reader in readers.items()}
+        seconds = common.cpu_seconds(cases)
+        size = windows // batch * batch * LENGTH / 1e6
+        for name, times in seconds.items():
+            speed = size / statistics.median(times)
+            slower = common.ratio(times, seconds["bytelm"])
+            rows.append({"reader": name, "batch": batch, "mb_s": speed, "times_bytelm": slower})
+    return rows
 
 
-def resident_mb() -> float:
-    """Memory this process holds that is not backed by a file, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
-
-
-def memory_over_an_epoch(path: Path) -> dict[str, float]:
-    """Anonymous memory after 10 % and after 100 % of an epoch with four workers."""
-    windows = Windows(Corpus.open(path), length=LENGTH)
-    steps = windows.count // 8
-    stream = iter(BatchStream(windows, batch_windows=8, num_workers=4))
-    for _ in islice(stream, steps // 10):
-        pass
-    early = resident_mb()
-    for _ in islice(stream, steps - steps // 10):
-        pass
-    return {"after_10_percent_mb": round(early, 1), "after_epoch_mb": round(resident_mb(), 1)}
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=256)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        report = measure(Path(folder), megabytes=arguments.megabytes)
-    for name, value in report.items():
-        print(f"{name:28} {value}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def measure(folder: Path, *, megabytes: int) -> dict[str, object]:
-    """All rows on the same random bytes."""
+def write_bytes(folder: Path, *, megabytes: int) -> tuple[Path, Path]:
+    """The same bytes as a plain file and as Parquet, one window a row."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -117,14 +90,29 @@ def measure(folder: Path, *, megabytes: int) -> dict[str, object]:
     raw.write_bytes(content.tobytes())
     rows = [row.tobytes() for row in content.reshape(-1, LENGTH)]
     parquet.write_table(pa.table({"window": rows}), table, row_group_size=1000)
-    report: dict[str, object] = {"window_bytes": LENGTH, "corpus_mb": megabytes}
-    readers = {"ours": (ours, raw), "plain_loader": (plain, raw), "datasets": (streaming, table)}
-    for batch in (8, 32):
-        count = min(2000, megabytes * 100) // batch
-        for name, (reader, path) in readers.items():
-            running = reader(path, batch)
-            report[f"{name}_{batch}_mb_s"] = round(rate(running, count=count))
-    return report | memory_over_an_epoch(raw)
+    return raw, table
+
+
+def take(running: Iterator[int], count: int) -> int:
+    """Bytes of the next `count` batches."""
+    return sum(islice(running, count))
+
+
+def main() -> None:
+    """Measure and store."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=128)
+    parser.add_argument("--windows", type=int, default=1024, help="a reading, of which there are 6")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(Path(folder), megabytes=arguments.megabytes, windows=arguments.windows)
+    table: list[list[object]] = [["reader", "windows a batch", "MB per CPU second", "CPU time"]]
+    table += [
+        [r["reader"], r["batch"], f"{r['mb_s']:.0f}", f"{r['times_bytelm']:.2f} x bytelm"]
+        for r in rows
+    ]
+    common.store("data_loading", {"window_bytes": LENGTH, **vars(arguments), "rows": rows}, table)
 
 
 if __name__ == "__main__":

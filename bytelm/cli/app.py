@@ -4,6 +4,7 @@ Commands live in `bytelm/cli/*.py`; each module has `register(app)` and imports 
 other heavy package) inside its functions, so that `bytelm --help` needs neither.
 """
 
+import errno
 import sys
 from importlib import import_module
 
@@ -13,6 +14,10 @@ from bytelm import __version__
 from bytelm.errors import BytelmError
 
 _GROUPS = ("train", "eval", "generate", "data", "tokenizer", "models")
+_USERS_DISK = (  # what only the user can put right
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM),
+    *(errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+)
 
 app = typer.Typer(
     name="bytelm",
@@ -46,6 +51,8 @@ def run(argv: list[str] | None = None) -> None:
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app(args=argv, prog_name="bytelm")
-    except (BytelmError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except (BytelmError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _USERS_DISK:
+            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -50,7 +50,10 @@ def build(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read sources into a memory-mapped corpus: once, in order, all or nothing."""
+    """Read sources into a memory-mapped corpus: once, in order, all or nothing.
+
+    A build that was interrupted, however it was, goes on when the same command is given again.
+    """
     from bytelm.data.build import build as build_one
     from bytelm.data.build import build_split
     from bytelm.data.sources import Reading
@@ -62,6 +65,7 @@ def build(
         "deduplicate": deduplicate,
         "shard_bytes": shard_mib << 20,
         "overwrite": overwrite,
+        "say": note,
     }
     with _progress() as report:
         if heldout:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from bytelm.data.compression import BROKEN, SUFFIXES, decompressed
-from bytelm.data.sources import Document, Source
+from bytelm.data.sources import Document, OneFile
 from bytelm.errors import DataError
 
 _ZIP = (".zip", ".whl", ".jar", ".apk", ".npz", ".egg", ".aar", ".war", ".nupkg")
@@ -91,7 +91,7 @@ class _Budget:
 
 
 @dataclass(frozen=True)
-class ArchiveSource(Source):
+class ArchiveSource(OneFile):
     """The members of an archive file, those of nested archives included, in stored order."""
 
     path: Path
@@ -144,7 +144,7 @@ def _unpack(
 def _zip_members(stream: IO[bytes], budget: _Budget) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
+            if not info.filename.endswith("/"):  # is_dir() fails on a name of no characters
                 with archive.open(info) as member:
                     yield info.filename, budget.read(member)
 

@@ -7,6 +7,7 @@ through whole: no document is lost to a damaged header. Byte k of a section is b
 its file, and lies at address + k when loaded (PE: at the preferred base).
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,6 +53,13 @@ class SectionSource(Source):
                 if section.size and (section.code or self.part == "each"):
                     yield _cut(document, section, media=kind)
 
+    def leaves(self) -> Iterator[Source]:
+        for leaf in self.source.leaves():
+            yield SectionSource(leaf, self.part)
+
+    def stamp(self) -> str | None:
+        return self.source.stamp()
+
 
 def _sections_or_none(data: bytes) -> list[Section] | None:
     try:
@@ -81,7 +89,9 @@ def sections(data: bytes) -> list[Section]:
     kind = identify(data).format
     read = {"elf": _elf_sections, "pe": _pe_sections}.get(kind, _macho_sections)
     try:
-        found = read(lief, data)
+        with warnings.catch_warnings():  # it warns of section types it does not know
+            warnings.simplefilter("ignore", RuntimeWarning)
+            found = read(lief, data)
     except (ValueError, RuntimeError, OverflowError) as error:  # values outside lief's enumerations
         raise DataError(f"the file starts like {kind} but cannot be parsed: {error}") from error
     if found is None:

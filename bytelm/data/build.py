@@ -1,48 +1,33 @@
-"""Build a corpus folder from sources: one pass, deterministic, all or nothing.
+"""Build a corpus folder from sources: one pass, deterministic, all or nothing, and resumable.
 
 Everything is written into a hidden sibling folder which is renamed at the end, so a build that is
-interrupted leaves no half corpus; what a killed one left is removed by the next, which knows by a
-lock (flock, freed by the system with its holder) that nobody is writing there. Documents keep the
-order of their sources; a shard closes with the document that fills it, so documents are never
-split. Nothing that differs between two runs (times, absolute paths of the output) is stored:
-building twice gives the same bytes.
+interrupted leaves no half corpus. The same command, given again, goes on from the last mark of its
+journal (`bytelm.data.journal`); whatever the interruption, the result is the one an uninterrupted
+build gives. Documents keep the order of their sources; a shard closes with the document that fills
+it, so documents are never split. Nothing that differs between two runs (times, absolute paths of
+the output) is stored: building twice gives the same bytes.
 """
 
-import fcntl
-import glob
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-from array import array
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import Any
 
-import numpy as np
-
-from bytelm.data.corpus import (
-    DESCRIPTION,
-    DOCUMENTS,
-    FORMAT,
-    OFFSETS,
-    Corpus,
-    PathLike,
-    hash_file,
-)
+from bytelm.data.corpus import DESCRIPTION, Corpus, PathLike
+from bytelm.data.journal import Chain, Mark, Say, Scratch
 from bytelm.data.magic import identify
 from bytelm.data.order import keys
+from bytelm.data.shards import ShardWriter, Table, documents_table, row_of
 from bytelm.data.sources import Document, Reading, open_source
 from bytelm.errors import DataError
 
 SHARD_BYTES = 256 << 20
+MARK_SECONDS = 2.0  # between two marks to go on from: what a kill can cost
 Progress = Callable[[int, int], None]  # (documents, bytes) so far
-
-_COLUMNS = ("source", "path", "group", "media", "sha256")
-_FLUSH = 10_000  # documents whose metadata is held in memory before it goes to disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +49,27 @@ def build(
     shard_bytes: int = SHARD_BYTES,
     overwrite: bool = False,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Built:
     """Write the documents of `sources` (anything `open_source` takes) as a corpus at `path`.
 
-    Documents whose bytes were seen before are left out if `deduplicate`. `DataError` if `path`
-    exists (unless it is a corpus and `overwrite`), or if the sources hold no document.
+    Documents whose bytes were seen before are left out if `deduplicate`. `say` is told when a
+    build goes on from an interrupted one, and when it is interrupted itself. `DataError` if `path`
+    exists (unless it is a corpus and `overwrite`), if another process is building it, or if the
+    sources hold no document.
     """
     reading = reading or Reading()
-    documents = iter(open_source(sources, reading=reading))
     settings = {"deduplicate": deduplicate, "shard_bytes": shard_bytes, "reading": asdict(reading)}
-    with Writer(path, settings=settings, overwrite=overwrite) as writer:
-        for document in documents:
-            writer.add(document)
-            if progress is not None:
-                progress(writer.documents, writer.bytes)
-        return writer.finish()
+    chain = Chain(open_source(sources, reading=reading).leaves())
+    with (
+        Scratch(Path(path), settings=settings, overwrite=overwrite, say=say) as scratch,
+        _Work(scratch, settings=settings, names=[""], chain=chain) as work,
+    ):
+        work.run(lambda document: 0, progress=progress)
+        if not work.parts[0].documents:
+            scratch.journal.kept = False
+            raise DataError(f"no document to write to {path}: the sources are empty")
+        return work.finish()[0]
 
 
 def build_split(
@@ -92,6 +83,7 @@ def build_split(
     shard_bytes: int = SHARD_BYTES,
     overwrite: bool = False,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> tuple[Built, Built]:
     """Two corpora, `path`/train and `path`/heldout: whole groups go to one of them.
 
@@ -101,27 +93,25 @@ def build_split(
     if not 0 < heldout < 1:
         raise DataError(f"the held-out share must be between 0 and 1, not {heldout}")
     reading = reading or Reading()
-    source = open_source(sources, reading=reading)
     settings = {
         **{"deduplicate": deduplicate, "shard_bytes": shard_bytes, "reading": asdict(reading)},
         **{"heldout": heldout, "seed": seed},
     }
-    parts = [Path(path) / "train", Path(path) / "heldout"]
-    seen: set[bytes] = set()
+    chain = Chain(open_source(sources, reading=reading).leaves())
     with (
-        Writer(parts[0], settings=settings, overwrite=overwrite, seen=seen) as train,
-        Writer(parts[1], settings=settings, overwrite=overwrite, seen=seen) as held,
+        Scratch(Path(path), settings=settings, overwrite=overwrite, say=say) as scratch,
+        _Work(scratch, settings=settings, names=["train", "heldout"], chain=chain) as work,
     ):
-        for document in source:
-            (held if is_heldout(document, share=heldout, seed=seed) else train).add(document)
-            if progress is not None:
-                progress(train.documents + held.documents, train.bytes + held.bytes)
-        if not train.documents or not held.documents:
+        work.run(lambda d: int(is_heldout(d, share=heldout, seed=seed)), progress=progress)
+        train, held = (part.documents for part in work.parts)
+        if not train or not held:
+            scratch.journal.kept = False
             raise DataError(
-                f"the split left {train.documents} documents for training and {held.documents} "
+                f"the split left {train} documents for training and {held} "
                 f"held out: there are too few groups for a share of {heldout}"
             )
-        return train.finish(), held.finish()
+        first, second = work.finish()
+        return first, second
 
 
 def is_heldout(document: Document, *, share: float, seed: int) -> bool:
@@ -130,41 +120,23 @@ def is_heldout(document: Document, *, share: float, seed: int) -> bool:
     return int(word) < share * 2**64
 
 
-class Writer:
-    """Writes a corpus into a temporary folder; `finish` puts it in place, anything else removes it.
-
-    `seen` holds the sha256 of documents already written; pass one set to several writers to leave
-    out duplicates across them.
-    """
+class _Work:
+    """One pass over the sources into one or more corpora, begun anew or gone on with."""
 
     def __init__(
-        self,
-        path: PathLike,
-        *,
-        settings: dict[str, object],
-        overwrite: bool = False,
-        seen: set[bytes] | None = None,
+        self, scratch: Scratch, *, settings: dict[str, Any], names: list[str], chain: Chain
     ):
-        self.path = Path(path)
-        self._replaced = self.path.with_name(f".{self.path.name}.replaced")
-        self._restore_replaced()
-        if self.path.exists() and not (overwrite and (self.path / DESCRIPTION).is_file()):
-            raise DataError(f"{self.path} exists. Choose another --out, or overwrite a corpus")
-        self.documents = self.bytes = self.duplicates = 0
-        self._settings = settings
-        self._seen = set() if seen is None else seen
-        self._lengths = array("q")
-        self._rows: list[dict[str, object]] = []
-        self._shard: IO[bytes] | None = None
-        self._shards = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{self.path.name}.building-"
-        _sweep(self.path.parent, prefix)
-        self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self.path.parent))
-        self._lock = _lock(self._folder)
-        self._table = _Table(self._folder / DOCUMENTS)
+        self._scratch, self._settings, self._chain = scratch, settings, chain
+        self._names = names
+        self._seen: set[bytes] = set()
+        self._mark = scratch.journal.recover(chain, parts=len(names))
+        if scratch.journal.kept and self._replay():
+            done = sum(part.documents for part in self.parts)
+            scratch.say(f"going on with the build of {scratch.path} after {done:,} documents")
+        else:
+            self._begin()
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "_Work":
         return self
 
     def __exit__(
@@ -173,157 +145,96 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close_shard()
-        self._table.close()
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        for part in self.parts:
+            part.close()
 
-    def add(self, document: Document) -> None:
-        """Append one document, unless its bytes were seen before."""
-        digest = hashlib.sha256(document.data)
-        if self._settings["deduplicate"]:
-            if digest.digest() in self._seen:
-                self.duplicates += 1
-                return
-            self._seen.add(digest.digest())
-        self._write(document.data)
-        media = identify(document.data).format
-        meta = {"media": media, **document.meta, "sha256": digest.hexdigest()}
-        row = {name: meta.get(name) for name in _COLUMNS}
-        self._rows.append({**row, "offset": meta.get("offset"), "address": meta.get("address")})
-        self._lengths.append(len(document.data))
-        self.documents += 1
-        self.bytes += len(document.data)
-        if len(self._rows) == _FLUSH:
-            self._flush()
+    def _replay(self) -> bool:
+        """Bring shards and memory to where the journal is; False if a shard is not as it says."""
+        self.parts = self._writers()
+        for number, row in self._scratch.journal.rows():
+            self.parts[number].replay(row["length"])
+            self._seen.add(bytes.fromhex(row["sha256"]))
+        for part, duplicates in zip(self.parts, self._mark.duplicates, strict=True):
+            part.duplicates = duplicates
+        return all([part.cut() for part in self.parts])
 
-    def finish(self) -> Built:
-        """Write the index and put the folder in place."""
-        if not self.documents:
-            raise DataError(f"no document to write to {self.path}: the sources are empty")
-        self._close_shard()
-        self._flush()
-        self._table.close()
-        offsets = np.concatenate([[0], np.cumsum(np.frombuffer(self._lengths, np.int64))])
-        np.save(self._folder / OFFSETS, offsets.astype(np.int64))
-        self._describe()
-        os.chmod(self._folder, 0o755)  # mkdtemp makes it private
-        self._put_in_place()
-        return Built(
-            path=self.path,
-            documents=self.documents,
-            bytes=self.bytes,
-            duplicates=self.duplicates,
-        )
+    def _begin(self) -> None:
+        if self._scratch.journal.found:
+            self._scratch.say(
+                f"nothing of an unfinished build of {self._scratch.path} can be used (its sources "
+                "or settings have changed, or it had hardly begun): starting anew"
+            )
+        self._scratch.clear()
+        self._seen.clear()
+        self._mark = Mark(duplicates=[0] * len(self._names))
+        self.parts = self._writers()
 
-    def _put_in_place(self) -> None:
-        if self.path.exists():
-            self.path.rename(self._replaced)
-        self._folder.rename(self.path)
-        self._restore_replaced()
+    def _writers(self) -> list[ShardWriter]:
+        size = self._settings["shard_bytes"]
+        return [ShardWriter(self._scratch.corpus / n, shard_bytes=size) for n in self._names]
 
-    def _restore_replaced(self) -> None:
-        """Put back the corpus of a build killed while it replaced it, or remove it if replaced."""
-        if self._replaced.exists() and self.path.exists():
-            shutil.rmtree(self._replaced)
-        elif self._replaced.exists():
-            self._replaced.rename(self.path)
+    def run(self, choose: Callable[[Document], int], *, progress: Progress | None) -> None:
+        """Read what is left of the sources; `choose` says which part a document goes to."""
+        marked = time.monotonic()
+        leaf, taken = self._mark.leaf, self._mark.taken
+        for document, leaf, taken in self._documents():
+            self._add(choose(document), document)
+            if progress is not None:
+                progress(
+                    sum(part.documents for part in self.parts),
+                    sum(part.bytes for part in self.parts),
+                )
+            if time.monotonic() - marked >= MARK_SECONDS:
+                self._set_mark(leaf, taken)
+                marked = time.monotonic()
+        self._set_mark(leaf, taken)
 
-    def _write(self, data: bytes) -> None:
-        if self._shard is None:
-            self._shard = (self._folder / f"shard-{self._shards:05}.bin").open("wb")
-            self._shards += 1
-        self._shard.write(data)
-        if self._shard.tell() >= int(str(self._settings["shard_bytes"])):
-            self._close_shard()
+    def _documents(self) -> Iterator[tuple[Document, int, int]]:
+        """(document, its leaf's number, how many of that leaf's documents were taken by then)."""
+        for leaf in range(self._mark.leaf, len(self._chain.leaves)):
+            self._chain.upto(leaf)  # the stamp of what is read, so it is taken before
+            skip = self._mark.taken if leaf == self._mark.leaf else 0
+            rest = islice(self._chain.leaves[leaf], skip, None)
+            for taken, document in enumerate(rest, start=skip + 1):
+                yield document, leaf, taken
 
-    def _close_shard(self) -> None:
-        if self._shard is not None:
-            self._shard.close()
-            self._shard = None
+    def _add(self, number: int, document: Document) -> None:
+        part, digest = self.parts[number], hashlib.sha256(document.data)
+        if self._settings["deduplicate"] and digest.digest() in self._seen:
+            part.duplicates += 1
+            return
+        self._seen.add(digest.digest())
+        part.write(document.data)
+        meta = {"media": identify(document.data).format, **document.meta}
+        row = row_of(meta, length=len(document.data), sha256=digest.hexdigest())
+        self._scratch.journal.add(number, row)
 
-    def _flush(self) -> None:
-        lengths = self._lengths[len(self._lengths) - len(self._rows) :]
-        self._table.write(self._rows, lengths.tolist())
-        self._rows = []
+    def _set_mark(self, leaf: int, taken: int) -> None:
+        for part in self.parts:
+            part.flush()
+        duplicates = [part.duplicates for part in self.parts]
+        chain = self._chain.upto(leaf)
+        mark = Mark(leaf=leaf, taken=taken, chain=chain, duplicates=duplicates)
+        self._scratch.journal.mark(mark)
 
-    def _describe(self) -> None:
-        names = [*(f"shard-{i:05}.bin" for i in range(self._shards)), OFFSETS, DOCUMENTS]
-        files = [_entry(self._folder / name) for name in names]
-        # Where documents came from is no part of the identity: only their bytes and borders are.
-        identity = [entry["sha256"] for entry in files[:-1]]
-        description = {
-            "format": FORMAT,
-            "documents": self.documents,
-            "bytes": self.bytes,
-            "duplicates_left_out": self.duplicates,
-            "fingerprint": hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
-            "settings": self._settings,
-            "files": files,
-        }
-        text = json.dumps(description, indent=1) + "\n"
-        (self._folder / DESCRIPTION).write_text(text, encoding="utf-8")
-
-
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove the folders of builds that were killed; those being written are locked."""
-    for folder in parent.glob(glob.escape(prefix) + "*"):
-        lock = _lock(folder)
-        if lock is not None:
-            shutil.rmtree(folder)
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """An open handle that locks the folder until it is closed; None if someone else has it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
-
-
-def _entry(path: Path) -> dict[str, object]:
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": hash_file(path)}
-
-
-class _Table:
-    """documents.parquet, written in groups of rows as they come."""
-
-    def __init__(self, path: Path):
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        text = [(name, pa.string()) for name in _COLUMNS]
-        numbers = [("offset", pa.int64()), ("address", pa.uint64()), ("length", pa.int64())]
-        self._schema = pa.schema([*text, *numbers])
-        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
-
-    def write(self, rows: list[dict[str, object]], lengths: list[int]) -> None:
-        """Append rows."""
-        import pyarrow as pa
-
-        whole = [{**row, "length": n} for row, n in zip(rows, lengths, strict=True)]
-        if whole:
-            self._writer.write_table(pa.Table.from_pylist(whole, schema=self._schema))
-
-    def close(self) -> None:
-        """Finish the file; again is harmless."""
-        self._writer.close()
-
-
-def documents_table(path: PathLike) -> Iterator[dict[str, object]]:
-    """The stored metadata of each document of a built corpus, in order."""
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(Path(path) / DOCUMENTS) as file:
-        for batch in file.iter_batches():
-            yield from batch.to_pylist()
+    def finish(self) -> list[Built]:
+        """Write the indexes and put everything in place."""
+        tables = [Table(self._scratch.corpus / name) for name in self._names]
+        for number, row in self._scratch.journal.rows():
+            tables[number].add(row)
+        for table, part in zip(tables, self.parts, strict=True):
+            table.close()
+            part.describe(self._settings)
+        self._scratch.put_in_place()
+        return [
+            Built(
+                path=self._scratch.path / name,
+                documents=part.documents,
+                bytes=part.bytes,
+                duplicates=part.duplicates,
+            )
+            for name, part in zip(self._names, self.parts, strict=True)
+        ]
 
 
 def open_documents(paths: list[str], *, reading: Reading) -> Iterator[Document]:

@@ -61,6 +61,13 @@ _MACHO: dict[bytes, tuple[Endian, int]] = {
     b"\xcf\xfa\xed\xfe": ("little", 64),
 }
 _MOST_ARCHITECTURES = 42  # in a fat Mach-O; a Java class version is 45 or more
+# version numbers of .pyc files (Python 2.1 to 2.7, 3.0 on) -> bytes of header
+_PYC = {
+    range(60_202, 62_212): 8,
+    range(3000, 3190): 8,
+    range(3190, 3390): 12,
+    range(3390, 4000): 16,
+}
 
 EXECUTABLE = ("elf", "pe", "macho", "macho-fat", "wasm", "dex", "java-class", "llvm-bitcode", "pyc")
 
@@ -163,7 +170,7 @@ def _dex(data: bytes) -> Identity | None:
 def _pyc(data: bytes) -> Identity | None:
     """A version number, \\r\\n, then a marshalled code object after 8, 12 or 16 bytes of header."""
     version = _unpack("<H", data, 0)
-    if version is None or data[2:4] != b"\r\n" or not 3000 <= version < 4000:
+    start = next((size for versions, size in _PYC.items() if version in versions), None)
+    if start is None or data[2:4] != b"\r\n":
         return None
-    start = 16 if version >= 3390 else 12 if version >= 3190 else 8
     return Identity("pyc") if data[start : start + 1] in (b"c", b"\xe3") else None

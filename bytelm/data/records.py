@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from bytelm.data.compression import BROKEN, decompressed
-from bytelm.data.sources import Document, Reading, Source
+from bytelm.data.sources import Document, OneFile, Reading, Source
 from bytelm.errors import DataError, MissingExtraError, unknown_name
 
 _JSON = tuple(
@@ -31,7 +31,7 @@ def is_records(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class RecordSource(Source):
+class RecordSource(OneFile):
     """The records of one JSON lines or Parquet file."""
 
     path: Path
@@ -48,7 +48,8 @@ def _document(record: Any, *, reading: Reading, source: str, place: str) -> Docu
     value = _field(record, reading.field, where=where)
     group = f"{source}#{place}"
     if reading.group is not None:
-        group = str(_field(record, reading.group, where=where))
+        named = _field(record, reading.group, where=where)
+        group = named.decode("utf-8", "replace") if isinstance(named, bytes) else str(named)
     meta = {"source": source, "path": place, "group": group}
     if isinstance(value, bytes):
         return Document(value, meta)
@@ -106,11 +107,23 @@ def _parquet_rows(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
                     raise DataError(f"{path}: {unknown_name('column', name, names)}. Use --field")
             number = 0
             for batch in file.iter_batches(batch_size=256, columns=wanted):
-                for record in batch.to_pylist():
+                for record in _texts_as_bytes(batch).to_pylist():
                     yield f"row {number}", record
                     number += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _texts_as_bytes(batch: Any) -> Any:
+    """The batch with its text columns as binary ones: what is in them need not be UTF-8."""
+    import pyarrow as pa
+
+    for i, column in enumerate(batch.schema):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            wide = pa.types.is_large_string(column.type)
+            whole = batch.column(i).cast(pa.large_binary() if wide else pa.binary())
+            batch = batch.set_column(i, column.name, whole)
+    return batch
 
 
 @dataclass(frozen=True)

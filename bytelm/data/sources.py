@@ -35,9 +35,32 @@ class Source(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[Document]: ...
 
+    def leaves(self) -> Iterator["Source"]:
+        """The sources this one reads in turn: files, as a rule. A build goes on from one of them.
+
+        >>> [len(list(leaf)) for leaf in open_source([MemorySource([b"x"]), ()]).leaves()]
+        [1]
+        """
+        yield self
+
+    def stamp(self) -> str | None:
+        """What tells cheaply whether this leaf has changed; None: nothing does."""
+        return None
+
+
+class OneFile(Source):
+    """Base of the sources that read one file, at `path`."""
+
+    path: Path
+
+    def stamp(self) -> str:
+        """Path, size and time of the last change."""
+        found = self.path.stat()
+        return f"{self.path} {found.st_size} {found.st_mtime_ns}"
+
 
 @dataclass(frozen=True)
-class FileSource(Source):
+class FileSource(OneFile):
     """One file as it stands."""
 
     path: Path
@@ -72,6 +95,10 @@ class ManySource(Source):
     def __iter__(self) -> Iterator[Document]:
         for source in self.sources:
             yield from source
+
+    def leaves(self) -> Iterator[Source]:
+        for source in self.sources:
+            yield from source.leaves()
 
 
 @dataclass(frozen=True)

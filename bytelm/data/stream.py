@@ -22,6 +22,7 @@ from bytelm.data.objectives import Causal, Objective
 from bytelm.data.order import Integers
 from bytelm.data.windows import Rows
 from bytelm.errors import DataError
+from bytelm.memory import return_freed_memory
 
 _MAX_SKIPS = 16  # keeps the stored state below 1 KB
 
@@ -164,6 +165,7 @@ class BatchStream:
             sampler=plans,
             num_workers=self.num_workers,
             collate_fn=_as_is,
+            worker_init_fn=_begin_worker,
             # A generator of its own: the loader draws a seed, and must not advance the run's RNG.
             generator=torch.Generator().manual_seed(0),
         )
@@ -194,6 +196,10 @@ class _Batches(Dataset):
 
     def __getitem__(self, samples: Integers) -> Batch:
         return self._objective.batch(self._windows, samples)
+
+
+def _begin_worker(number: int) -> None:
+    return_freed_memory()
 
 
 def _as_is(batch: Any) -> Any:

@@ -67,7 +67,7 @@ class TrainingData:
         return Mixture(sources, weights=data.weights)
 
     def _open(self, paths: Sequence[str], *, shuffle: bool) -> Windows:
-        corpus = Corpus.open([find_data(path) for path in paths])
+        corpus = open_data(paths)
         if corpus.total_bytes == 0:
             raise DataError(f"{', '.join(paths)} is empty: there is not one byte to learn from")
         return Windows(
@@ -92,8 +92,22 @@ def heldout_documents(recipe: Recipe) -> list[bytes]:
     """The held-out documents of a recipe, whole; empty without held-out data."""
     if not recipe.data.heldout:
         return []
-    corpus = Corpus.open([find_data(path) for path in recipe.data.heldout])
+    corpus = open_data(recipe.data.heldout)
     return [document for i in range(len(corpus)) if (document := bytes(corpus.document(i)))]
+
+
+def open_data(paths: Sequence[str]) -> Corpus:
+    """The corpus of the paths of a recipe; an error tells where relative ones start."""
+    found = [find_data(path) for path in paths]
+    try:
+        return Corpus.open(found)
+    except DataError as error:
+        if all(Path(path).is_absolute() or _matches(Path(path)) for path in found):
+            raise
+        raise DataError(
+            f"{error} (relative paths in [data] start from the current folder, {Path.cwd()}, "
+            "wherever the recipe is)"
+        ) from error
 
 
 def find_data(path: str) -> str:

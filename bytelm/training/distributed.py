@@ -17,8 +17,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-TIMEOUT = timedelta(minutes=5)  # after which ranks give up on one that died
-
 
 @dataclass(frozen=True)
 class Ranks:
@@ -56,8 +54,12 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks() -> Iterator[Ranks]:
-    """The ranks torchrun started (from its environment variables), or this process alone."""
+def joined_ranks(*, timeout_minutes: float = 5.0) -> Iterator[Ranks]:
+    """The ranks torchrun started (from its environment variables), or this process alone.
+
+    A rank that waits for another longer than the time-out ends with an error; while they find one
+    another at the start it may try twice.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -67,11 +69,24 @@ def joined_ranks() -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(device)
         return
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+    _meet("nccl" if cuda else "gloo", timeout_minutes=timeout_minutes)
     try:
         yield Ranks(device, rank=dist.get_rank(), world=world)
     finally:
         dist.destroy_process_group()
+
+
+def _meet(backend: str, *, timeout_minutes: float) -> None:
+    """Join the process group, or fail with the name of the setting that allows for more time."""
+    try:
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    except dist.DistError as error:
+        error.add_note(
+            f"Rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} could not meet the others: "
+            "one ended, or was not there in time (train.timeout_minutes = "
+            f"{timeout_minutes:g}). Its own output says why"
+        )
+        raise
 
 
 def wrap(model: nn.Module, kind: str, ranks: Ranks) -> nn.Module:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from bytelm.data.batch import Batch
 from bytelm.errors import TrainingError
+from bytelm.memory import keep_freed_memory
 from bytelm.recipe import Recipe
 from bytelm.training.alarms import Alarms
 from bytelm.training.build import as_recipe, build
@@ -40,7 +41,6 @@ from bytelm.training.data import TrainingData
 from bytelm.training.display import Display
 from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
 from bytelm.training.evaluation import heldout_bits_per_byte
-from bytelm.training.memory import keep_freed_memory
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.precision import DTYPES, resolve_dtype
@@ -70,7 +70,7 @@ def train(
     _set_threads(recipe.train.threads)
     keep_freed_memory()
     with ExitStack() as stack:
-        ranks = stack.enter_context(joined_ranks())
+        ranks = stack.enter_context(joined_ranks(timeout_minutes=recipe.train.timeout_minutes))
         path = Path(run_dir) if run_dir is not None else None
         run = Run(ranks.agree(choose_run(recipe, path=path, resume=resume).path))
         trainer = Trainer(recipe, run, ranks)

@@ -2,8 +2,13 @@
 
 A micro-batch with n of the N targets of the whole step (all ranks, all micro-batches) has weight
 n/N: for its mean cross-entropy, for its extra loss terms and for the statistics that are logged.
-So the gradient is that of the mean over all N targets, whatever the cut. (An extra term that is not
-a mean over rows, such as a ratio loss over a whole batch, is averaged over the cuts instead.)
+So the gradient is that of the mean over all N targets, whatever the cut of rows into micro-batches.
+An extra term that is not a mean over rows is averaged over the cuts instead, so for it the cut does
+matter: the ratio loss of an H-Net (arXiv:2507.07955, equation 10) is bilinear in F, the share of
+bytes cut at, and G, the mean boundary probability, over a micro-batch (`nn.ranks` sums both over
+the ranks). The mean over micro-batches of F * G differs from the F * G of the whole batch by the
+covariance of F and G among them, which is small when each holds thousands of bytes. The exact one
+would take F of all micro-batches before the first backward pass, that is a second forward pass.
 """
 
 from collections.abc import Iterator

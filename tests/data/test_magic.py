@@ -57,6 +57,7 @@ def test_byte_code_of_this_python_is_recognised():
     cached = importlib.util.cache_from_source(struct.__file__)
     assert identify(Path(cached).read_bytes()).format == "pyc"
     assert sys.version_info >= (3, 11)
+    assert identify(b"\x03\xf3\r\n" + bytes(4) + b"c" + bytes(40)).format == "pyc"  # Python 2.7
     assert identify(b"\xa7\x0d\r\n not marshalled code at all").format != "pyc"
 
 

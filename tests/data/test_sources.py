@@ -106,11 +106,22 @@ def test_parquet_text_and_binary_columns(tmp_path):
     parquet.write_table(table, path)
     assert read(path) == [b"a", "ü".encode()]
     assert read(path, field="raw") == [b"\xff\x00", b""]
+    (document, _) = open_source(path, reading=Reading(group="text"))
+    assert document.meta["group"] == "a"
     with pytest.raises(DataError, match="did you mean 'text'"):
         read(path, field="texts")
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         read(path)
+
+
+def test_text_columns_that_are_not_utf8_keep_their_bytes(tmp_path):
+    for kind in (pa.string(), pa.large_string()):
+        wrong = pa.array([b"\xff\xfe", None], pa.binary()).view(pa.binary())
+        wrong = wrong.cast(pa.large_binary()) if kind == pa.large_string() else wrong
+        column = pa.Array.from_buffers(kind, 2, wrong.buffers())
+        parquet.write_table(pa.table({"text": column.slice(0, 1)}), tmp_path / "t.parquet")
+        assert read(tmp_path / "t.parquet") == [b"\xff\xfe"]
 
 
 def test_saved_data_sets_of_the_datasets_library(tmp_path, monkeypatch):

@@ -1,13 +1,19 @@
 """The order of batches: the same for any ranks and workers, exact after any stop."""
 
+import multiprocessing
+import random
+from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bytelm.data import BatchStream, DataState, Mixture, Windows
+from bytelm.data import IGNORE, BatchStream, Corpus, DataState, Mixture, Windows
+from bytelm.data.build import build
+from bytelm.data.sources import MemorySource
 from bytelm.errors import DataError
 
 TEXT = bytes(range(256)) * 2 + b"12345"  # with 3 ends: 104 windows of 5 positions
@@ -79,6 +85,40 @@ def test_resuming_goes_on_with_the_rows_that_were_next(stops, ranks, policy):
         rows += part
         state = DataState.from_json(state.to_json()) if state else None
     assert rows == expected and state == last
+
+
+@settings(max_examples=12)
+@given(
+    documents=st.lists(st.binary(max_size=30), min_size=1, max_size=4),
+    length=st.integers(2, 9),
+    seed=st.integers(0, 99),
+    policy=st.sampled_from(["concat", "pack", "document", "bucket"]),
+    stops=st.lists(st.integers(0, 4), min_size=2, max_size=2),
+    ranks=st.lists(st.sampled_from([1, 2, 4]), min_size=3, max_size=3),
+    workers=st.lists(st.sampled_from([0, 1, 3]), min_size=3, max_size=3),
+)
+@example([b"", b"x", b""], 4, 0, "concat", [1, 2], [4, 1, 2], [3, 0, 1])  # less data than workers
+@example([TEXT], 5, 9, "bucket", [3, 0], [2, 4, 1], [1, 3, 0])
+def test_two_stops_with_any_ranks_and_workers_change_nothing(
+    tmp_path_factory, documents, length, seed, policy, stops, ranks, workers
+):
+    """Every window once an epoch, in the order of one uninterrupted process."""
+    built = build(MemorySource(documents), tmp_path_factory.mktemp("c") / "c", deduplicate=False)
+    windows = Windows(Corpus.open(built.path), length=length, policy=policy, seed=seed)
+    to_the_end = max(-(-windows.count // BATCH) - sum(stops), 1)
+    expected, last = rows_of(windows, steps=sum(stops) + to_the_end)
+    rows, state = [], None
+    for steps, world, processes in zip([*stops, to_the_end], ranks, workers, strict=True):
+        part, state = rows_of(windows, steps=steps, ranks=world, workers=processes, state=state)
+        rows += part
+        assert state is None or len(state.to_json()) < 1024
+    assert rows == expected and state == last
+    if policy != "bucket":  # where rows of one batch share a padding of their own
+        whole = [windows.batch([i], epoch=0).targets[0].tolist() for i in range(windows.count)]
+        cut = max(map(len, rows))
+        assert Counter(map(tuple, (r + [IGNORE] * (cut - len(r)) for r in rows[: len(whole)]))) == (
+            Counter(tuple(r + [IGNORE] * (cut - len(r))) for r in whole)
+        )
 
 
 @pytest.mark.parametrize("before, after", [(0, 3), (3, 1), (1, 0)])
@@ -159,6 +199,29 @@ def test_workers_leave_the_global_generator_alone(windows):
     before = torch.get_rng_state()
     rows_of(windows, steps=2, workers=1)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def anonymous_mib(pid: int | None) -> float:
+    """Memory of a process that no file backs."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous")) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells it")
+def test_memory_stays_flat_over_an_epoch_with_four_workers(tmp_path):
+    (tmp_path / "bytes").write_bytes(random.Random(0).randbytes(128 << 20))
+    windows = Windows(Corpus.open(tmp_path / "bytes"), length=8192)
+    stream = iter(BatchStream(windows, batch_windows=32, num_workers=4))
+    held = []
+    for steps in (50, windows.count // 32 - 50):
+        for _ in islice(stream, steps):
+            pass
+        workers = multiprocessing.active_children()
+        assert len(workers) == 4
+        held.append([anonymous_mib(p.pid) for p in (multiprocessing.current_process(), *workers)])
+    growth = [after - before for before, after in zip(*held, strict=True)]
+    assert max(growth) < 30, held
 
 
 def test_mixture_keeps_its_shares_and_uses_each_window_once_an_epoch(corpus_of):

@@ -159,6 +159,19 @@ def test_the_fingerprint_names_all_the_order_depends_on(corpus_of):
     assert Windows(corpus, length=4).fingerprint == Windows(corpus, length=4).fingerprint
 
 
+def test_windows_of_a_huge_sparse_file_are_made_at_once(tmp_path):
+    path, size = tmp_path / "sparse", 5 << 30
+    with path.open("wb") as stream:
+        stream.seek(size - 3)
+        stream.write(b"end")
+    windows = Windows(Corpus.open(path), length=8192, shuffle=False)
+    assert windows.count == size // 8192 + 1
+    last = windows.batch([windows.count - 2], epoch=0).targets[0]
+    assert bytes(last[-4:].tolist()) == b"\0end"
+    shuffled = Windows(windows.corpus, length=8192, seed=1).batch(range(64), epoch=3)
+    assert shuffled.raw_bytes == 64 * 8192
+
+
 def test_windows_survive_being_sent_to_another_process(corpus_of):
     import pickle
 
