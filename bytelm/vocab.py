@@ -90,7 +90,7 @@ class TokenVocab:
     sha256: str
 
     def to_dict(self) -> dict[str, object]:
-        """What a checkpoint stores: `{"size": n, "bos": id, "eos": id, "pad": id, "sha256": ...}`."""
+        """What a checkpoint stores: size, ids and hash by name."""
         return asdict(self)
 
     @classmethod

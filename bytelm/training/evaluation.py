@@ -5,8 +5,8 @@ byte is predicted once, from the bytes before it in its window. The final figure
 bytes, context carried over in overlapping windows) is the `bytelm eval` one, and is lower.
 
 For a subword model the nats are those of each window's own canonical tokens and are divided by the
-bytes they stand for: an upper bound on what the exact byte model of `bytelm eval` needs there, since
-that one adds up every way to write the same bytes.
+bytes they stand for: an upper bound on the bits of the same windows under the exact byte model,
+which adds up every way to write the same bytes.
 """
 
 import math
