@@ -24,7 +24,7 @@ from bytelm.errors import BytelmError
 from bytelm.lm.protocol import BatchState, ByteLM, Context
 from bytelm.lm.reach import Reach
 from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
-from bytelm.vocab import END, OUTCOMES
+from bytelm.vocab import END, OUTCOMES, ByteVocab
 
 BATCH_POSITIONS = 16_384  # positions of one scoring forward; bounds memory, not results
 
@@ -113,6 +113,8 @@ class NativeLM(ByteLM):
                 f"{type(model).__name__} is of the {model.family} family: only causal models "
                 "predict the next byte"
             )
+        if not isinstance(model.vocab, ByteVocab):
+            raise BytelmError("this model reads tokens, not bytes: use bytelm.lm.subword.SubwordLM")
         if window < 1:
             raise BytelmError(f"window must be at least 1 byte, not {window}")
         stride = max(1, window // 2) if stride is None else stride

@@ -6,8 +6,8 @@ copy a byte); other architectures are read by copies of their state. Of the ids,
 bytes and the end are normalised, because no other symbol can follow in a text.
 
 Two figures of such a model must not be confused. `score` and `bits_per_byte` are those of the exact
-byte distribution: the sum over token strings. `SubwordLM.tokens` scores the one token string that
-the tokenizer writes: as fast as the model itself, and what is usually reported for such models.
+byte distribution, a sum over token strings (those of `mode`). `SubwordLM.tokens` scores the one
+token string that the tokenizer writes: as fast as the model itself, and what is usually reported.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class SubwordLM(Windowed):
     """A model over the ids of `bpe` as an exact byte-level one.
 
     window, stride        as in `NativeLM`, in bytes
-    mode, beam, epsilon   as in `bytelm.convert`
+    mode, beam, epsilon   as in `bytelm.convert`. The default is `canonical`, one row a byte: the
+                          model never saw another encoding, and a beam over all of them costs more
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class SubwordLM(Windowed):
         *,
         window: int,
         stride: int | None = None,
-        mode: Mode = "all",
+        mode: Mode = "canonical",
         beam: int = 8,
         epsilon: float = 1e-3,
     ):

@@ -71,7 +71,9 @@ class WindowedState(BatchState):
                 self._inner.logprob.tolist(), inner.logprob.tolist(), strict=True
             )
         ]
-        rows = [row.after(*new) for row, *new in zip(self._rows, data, gains, strict=True)]
+        rows = [
+            row.after(piece, gain) for row, piece, gain in zip(self._rows, data, gains, strict=True)
+        ]
         start = self._lm.reach.start
         slid = [
             b
