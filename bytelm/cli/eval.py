@@ -54,7 +54,11 @@ def evaluate(
     threads: Threads = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Bits per byte of MODEL on DATA, beside gzip, xz, zstd and ppmd on the same bytes."""
+    """Bits per byte of MODEL on DATA, beside gzip, xz, zstd and ppmd on the same bytes.
+
+    A run over tokens (a recipe with data.tokenizer) is read as its exact byte distribution, one
+    model row a byte; --tokenized is quicker and scores its canonical tokens alone.
+    """
     from bytelm.evaluate.bits import evaluate_bits
     from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
     from bytelm.evaluate.documents import read_documents

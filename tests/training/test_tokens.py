@@ -15,6 +15,7 @@ from bytelm.tokenizer import BinaryBPE
 from bytelm.training import build, train
 from bytelm.training.metrics import read_metrics
 from tests.training.runs import TEXT, outcome, tiny_recipe
+from tests.training.test_distributed import assert_same_curve, train_on
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,10 @@ def test_micro_batches_change_nothing_but_rounding(data, run, tmp_path):
     for a, b in zip(outcome(cut)[0], outcome(run)[0], strict=True):
         if "loss" in a:
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+def test_two_ranks_give_the_curve_of_one_process(data, run, tmp_path):
+    assert_same_curve(train_on(2, recipe(data), tmp_path / "run"), outcome(run)[0])
 
 
 def test_a_run_resumes_with_its_own_copy_and_refuses_another_tokenizer(data, tmp_path):
