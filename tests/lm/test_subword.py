@@ -13,12 +13,14 @@ from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.evaluate.bits import evaluate_bits
 from bytelm.exact.token_lm import Earlier, extend_trees
+from bytelm.lm.ensemble import Ensemble
 from bytelm.lm.load import load
 from bytelm.lm.native import NativeLM
 from bytelm.lm.reach import Reach
 from bytelm.lm.subword import SubwordLM, TokenScores
 from bytelm.tokenizer import BinaryBPE
 from tests.lm.contract import Case
+from tests.lm.contract import transformer as native
 from tests.lm.runs import save_run
 from tests.lm.subwords import BPE, TEXT, hnet, mamba, transformer
 from tests.lm.test_contract import *  # noqa: F403  (the contract)
@@ -33,6 +35,9 @@ CASES = {
         lambda: transformer(mode="canonicalised", window=9), SHELLS, tolerance=1e-8
     ),
     "all": Case(lambda: transformer(mode="all", beam=4, epsilon=1e-2), SHELLS, tolerance=1e-8),
+    "bytes and tokens": Case(
+        lambda: Ensemble([transformer(), native(layers=1)], "bayes"), SHELLS, tolerance=1e-8
+    ),
     "recurrent": Case(mamba, SHELLS, tolerance=1e-8),
 }
 
