@@ -64,6 +64,9 @@ def data_overrides(corpus: Path, slices: list[Path]) -> list[str]:
 
 def exact(run: Path, slices: list[Path]) -> dict[str, float]:
     """Bits per byte of some slices by the canonical tokens and by the exact byte distribution."""
+    done = run / "exact.json"
+    if done.exists():
+        return json.loads(done.read_text())
     from bytelm.evaluate.bits import evaluate_bits
     from bytelm.lm.load import load_run
     from bytelm.lm.subword import SubwordLM
@@ -72,10 +75,12 @@ def exact(run: Path, slices: list[Path]) -> dict[str, float]:
     if not isinstance(lm, SubwordLM):
         return {}
     some = [path.read_bytes()[:1024] for path in slices[:: len(slices) // EXACT]]
-    return {
+    found = {
         "slices_tokens": evaluate_bits(lm.tokens, some).bits_per_byte,
         "slices_exact": evaluate_bits(lm, some).bits_per_byte,
     }
+    done.write_text(json.dumps(found))
+    return found
 
 
 def measure(name: str, seed: int, options: Any, slices: list[Path]) -> dict[str, float]:
