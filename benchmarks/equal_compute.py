@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.common import store
@@ -30,9 +31,17 @@ RECIPES = {
 }
 
 
-def train(recipe: str, seed: int, seconds: float, runs: Path) -> dict[str, float]:
-    """One run in a process of its own; -> its figures."""
-    run = runs / f"{recipe}-{seconds:g}s-seed{seed}"
+def train(
+    recipe: str,
+    seed: int,
+    seconds: float,
+    runs: Path,
+    *,
+    name: str | None = None,
+    more: Sequence[str] = (),
+) -> dict[str, float]:
+    """One run in a process of its own, called `name` and with `more` overrides; -> its figures."""
+    run = runs / f"{name or recipe}-{seconds:g}s-seed{seed}"
     done = run / "equal_compute.json"
     if not done.exists():
         overrides = [
@@ -44,6 +53,7 @@ def train(recipe: str, seed: int, seconds: float, runs: Path) -> dict[str, float
             "train.checkpoint_every=0",
             "evaluate.every=1000000000",  # only at the end, over all held-out bytes
             "evaluate.bytes=1000000000",
+            *more,
         ]
         script = (
             "import sys, bytelm; from bytelm.recipe import Recipe;"

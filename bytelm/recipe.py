@@ -148,6 +148,11 @@ class Recipe(Section):
                 f"data.weights has {len(data.weights)} numbers for {len(data.train)} paths in "
                 "data.train: give one each"
             )
+        if data.tokenizer is not None and (self.objective.kind != "causal" or data.curriculum):
+            raise RecipeError(
+                "data.tokenizer needs objective.kind 'causal' and no data.curriculum: infilling "
+                "markers and the rows of a curriculum are defined over bytes"
+            )
         self._check_curriculum()
 
     def _check_curriculum(self) -> None:

@@ -64,6 +64,7 @@ class Data(Section):
     weights: list[Positive] | None = None  # bytes drawn from each `train` path, in proportion
     skip: Annotated[list[Range], Field(max_length=16)] = []  # [[first, last], ...] sample numbers
     curriculum: Curriculum | None = None  # [[from share of training, bytes a row], ...]
+    tokenizer: str | None = None  # a folder of tokenizers/: the model reads its ids, not bytes
 
 
 class Causal(Section):

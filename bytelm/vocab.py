@@ -4,10 +4,13 @@ So `np.frombuffer(data, np.uint8)` is the tokenizer, any file is legal data, and
 spell a special symbol. EOS is 256 on purpose: the outcomes a `ByteLM` predicts (256 bytes and the
 end) are then the first 257 logits of every native model. Other projects' id schemes are import and
 export maps, kept where those formats are read (`bytelm.hub`), never here.
+
+`TokenVocab` is the one other thing a model's ids can be: those of a tokenizer file, for a recipe
+with `data.tokenizer`. Such a model is read as bytes through the exact converter (`lm/subword.py`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from bytelm.errors import BytelmError, unknown_name
@@ -71,3 +74,38 @@ class ByteVocab:
                 f"{dict(vocab.specials)}: the checkpoint was written by another id scheme"
             )
         return vocab
+
+
+@dataclass(frozen=True)
+class TokenVocab:
+    """Ids of a subword model: those of the tokenizer whose content has the hash `sha256`.
+
+    bos begins every window and document, eos ends a document, pad fills rows; no text has them.
+    """
+
+    size: int
+    bos: int
+    eos: int
+    pad: int
+    sha256: str
+
+    def to_dict(self) -> dict[str, object]:
+        """What a checkpoint stores: size, ids and hash by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, object]) -> "TokenVocab":
+        """The vocabulary a checkpoint stored; `BytelmError` if it is none."""
+        try:
+            return cls(**stored)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise BytelmError(f"this is not a stored subword vocabulary: {error}") from None
+
+
+Vocab = ByteVocab | TokenVocab
+
+
+def vocab_from_dict(stored: Mapping[str, object]) -> Vocab:
+    """The vocabulary that `to_dict` described, bytes or tokens."""
+    kind = TokenVocab if "sha256" in stored else ByteVocab
+    return kind.from_dict(stored)

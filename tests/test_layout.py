@@ -24,7 +24,8 @@ ALLOWED = {
     "registry": _BASE,
     "recipe": _BASE | {"registry", "arch", "recipe_sections"},
     "recipe_sections": _BASE,
-    "training": _BASE | {"data", "arch", "registry", "recipe", "recipe_sections", "lm", "memory"},
+    "training": _BASE
+    | {"data", "arch", "registry", "recipe", "recipe_sections", "lm", "tokenizer", "memory"},
     "lm": _BASE | {"data", "recipe"},
     "exact": _BASE | {"lm", "nn", "tokenizer"},
     "evaluate": _BASE | {"lm", "data"},
@@ -32,7 +33,8 @@ ALLOWED = {
 }
 MORE = {  # single modules that may reach further
     "lm/native.py": {"arch"},
-    "lm/load.py": {"exact", "arch", "registry", "training"},
+    "lm/load.py": {"exact", "arch", "registry", "training", "tokenizer"},
+    "lm/subword.py": {"exact", "arch", "nn", "tokenizer"},
     "evaluate/chunks.py": {"arch"},
 }
 

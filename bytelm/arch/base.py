@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from bytelm.data.batch import IGNORE, Batch
-from bytelm.vocab import ByteVocab
+from bytelm.vocab import Vocab
 
 Family = Literal["causal", "seq2seq", "encoder"]
 
@@ -78,12 +78,16 @@ class DecodeState(Protocol):
 
 
 class ByteModel(nn.Module, ABC):
-    """An architecture. Causal ones also implement `init_state`, `prefill` and `step`."""
+    """An architecture. Causal ones also implement `init_state`, `prefill` and `step`.
+
+    `vocab` says how many ids there are and which begin and end a text. With a `TokenVocab` the ids
+    are tokens, and "byte" below is to be read as "position".
+    """
 
     Config: ClassVar[type[ArchConfig]]
     family: ClassVar[Family] = "causal"
 
-    def __init__(self, config: ArchConfig, vocab: ByteVocab):
+    def __init__(self, config: ArchConfig, vocab: Vocab):
         super().__init__()
         self.config = config
         self.vocab = vocab

@@ -19,7 +19,7 @@ from bytelm.nn.ranks import sum_over_ranks
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import stack_flops
 from bytelm.nn.state import State
-from bytelm.vocab import ByteVocab
+from bytelm.vocab import ByteVocab, Vocab
 
 
 class HNet(ByteModel):
@@ -27,8 +27,15 @@ class HNet(ByteModel):
 
     Config = HNetConfig
 
-    def __init__(self, config: HNetConfig, vocab: ByteVocab):
+    def __init__(self, config: HNetConfig, vocab: Vocab):
         super().__init__(config, vocab)
+        if not isinstance(vocab, ByteVocab) and (
+            config.released_ids or "space" in config.boundaries
+        ):
+            raise BytelmError(
+                "released_ids and the boundaries 'space' read bytes: they cannot be used with "
+                "data.tokenizer"
+            )
         self.config: HNetConfig = config
         rows = 256 if config.released_ids else vocab.size
         self.embeddings = nn.Embedding(rows, config.d_model[0])

@@ -16,7 +16,7 @@ from bytelm.nn.attention import AttentionOptions
 from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import Stack, StackOptions, StackState, stack_flops
-from bytelm.vocab import ByteVocab
+from bytelm.vocab import Vocab
 
 
 class TransformerConfig(ArchConfig):
@@ -58,7 +58,7 @@ class Transformer(ByteModel):
 
     Config = TransformerConfig
 
-    def __init__(self, config: TransformerConfig, vocab: ByteVocab):
+    def __init__(self, config: TransformerConfig, vocab: Vocab):
         super().__init__(config, vocab)
         self.config: TransformerConfig = config
         self.embeddings = nn.Embedding(vocab.size, config.d_model)

@@ -214,7 +214,7 @@ def chunks(
         raise DataError(f"{file} is empty: there is nothing to cut")
     lm = open_model(run, threads=threads)
     if not isinstance(lm, NativeLM):
-        raise BytelmError(f"{run} is not a run directory: only native hierarchical models cut")
+        raise BytelmError(f"{run} is not a run over bytes: only native hierarchical models cut")
     stages = [stage.tolist() for stage in lm.chunk_boundaries(data)]
     if not stages:
         raise BytelmError(f"the model in {run} has no chunking stage: it reads byte by byte")

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 def models(
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """List architectures and recipes, with parameters and FLOPs per byte."""
+    """List architectures and recipes, with parameters and FLOPs per byte (or token)."""
     from bytelm.registry import architectures
 
     rows = [_describe(name) for name in _recipe_names()]
@@ -57,7 +57,8 @@ def _describe(name: str) -> dict[str, Any]:
         "name": name,
         "arch": recipe.model.arch,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "flops_per_byte": model.flops_per_byte(context),
+        # the cost of a position: a byte, or of a recipe with data.tokenizer a token
+        f"flops_per_{'token' if recipe.data.tokenizer else 'byte'}": model.flops_per_byte(context),
         "context_bytes": context,
     }
 
@@ -65,7 +66,9 @@ def _describe(name: str) -> dict[str, Any]:
 def _line(row: dict[str, Any], width: int) -> str:
     if "error" in row:
         return f"{row['name']:{width}}  {row['error']}"
+    tokens = "flops_per_token" in row
+    flops = row["flops_per_token" if tokens else "flops_per_byte"] / 1e6
     return (
-        f"{row['name']:{width}}  {row['parameters']:>11,}  {row['flops_per_byte'] / 1e6:>10.2f}  "
-        f"{row['context_bytes']:>8,}"
+        f"{row['name']:{width}}  {row['parameters']:>11,}  {flops:>10.2f}  "
+        f"{row['context_bytes']:>8,}{'  (MFLOP a token)' if tokens else ''}"
     )

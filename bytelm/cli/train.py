@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bytelm.lm.native import NativeLM
+    from bytelm.evaluate.bits import Scores
+    from bytelm.lm.protocol import ByteLM
 
 PROMPT_BYTES, SAMPLE_BYTES, PICTURE_BYTES = 64, 240, 400
 
@@ -62,15 +63,19 @@ def _report(run: Path) -> None:
     if not documents or not recipe.evaluate.final:
         return
     from bytelm.lm.load import load_run
+    from bytelm.lm.native import NativeLM
 
     lm = load_run(run)
-    _report_figures(lm, run, documents)
+    if isinstance(lm, NativeLM):
+        _report_figures(lm, run, documents, name=str(run))
+    else:  # the exact byte distribution takes a model row a byte: `bytelm eval` when it is wanted
+        _report_figures(lm.tokens, run, documents, name=f"{run}, canonical tokens")
     text = max(documents, key=len)
     _report_sample(lm, text[:PROMPT_BYTES], seed=recipe.seed)
     _report_chunks(lm, text[:PICTURE_BYTES])
 
 
-def _report_figures(lm: "NativeLM", run: Path, documents: list[bytes]) -> None:
+def _report_figures(lm: "Scores", run: Path, documents: list[bytes], *, name: str) -> None:
     import json
 
     from bytelm.evaluate.bits import evaluate_bits
@@ -81,21 +86,21 @@ def _report_figures(lm: "NativeLM", run: Path, documents: list[bytes]) -> None:
     result = evaluate_bits(lm, documents)
     figures = compressed_bits_per_byte(b"".join(documents))
     write_text(run / "evaluation.json", json.dumps({**result.to_dict(), **figures}) + "\n")
-    print(f"held-out data\n{table(result, name=str(run), compressors=figures)}\n")
+    print(f"held-out data\n{table(result, name=name, compressors=figures)}\n")
 
 
-def _report_sample(lm: "NativeLM", prompt: bytes, *, seed: int) -> None:
+def _report_sample(lm: "ByteLM", prompt: bytes, *, seed: int) -> None:
     from bytelm.lm.generate import generate
 
     sample = generate(lm, prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, seed=seed)
     print(f"a sample, after {_readable(prompt)!r}\n{_readable(sample)}\n")
 
 
-def _report_chunks(lm: "NativeLM", text: bytes) -> None:
+def _report_chunks(lm: "ByteLM", text: bytes) -> None:
     from bytelm.evaluate.chunks import terminal_text
-    from bytelm.lm.native import Hierarchical
+    from bytelm.lm.native import Hierarchical, NativeLM
 
-    if not isinstance(lm.model, Hierarchical):
+    if not isinstance(lm, NativeLM) or not isinstance(lm.model, Hierarchical):
         return
     stages = [stage.tolist() for stage in lm.chunk_boundaries(text)]
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

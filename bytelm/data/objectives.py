@@ -43,7 +43,11 @@ class Readable(Protocol):
 
 
 class Objective(Protocol):
-    """Turns rows into batches; `window_length` is the room a row of `length` leaves for data."""
+    """Turns rows into batches; `window_length` is the room a row of `length` leaves for data, and
+    `end` the id by which targets say that a document ends."""
+
+    @property
+    def end(self) -> int: ...
 
     def window_length(self, length: int) -> int: ...
 
@@ -53,6 +57,11 @@ class Objective(Protocol):
 @dataclass(frozen=True)
 class Causal:
     """Next-byte prediction."""
+
+    @property
+    def end(self) -> int:
+        """EOS."""
+        return END
 
     def window_length(self, length: int) -> int:
         """All of the row."""
@@ -92,6 +101,11 @@ class Fim:
             raise DataError(unknown_name("fim unit", self.unit, ("byte", "codepoint")))
         if self.documents < 1:
             raise DataError(f"fim documents must be at least 1, not {self.documents}")
+
+    @property
+    def end(self) -> int:
+        """EOS."""
+        return END
 
     def window_length(self, length: int) -> int:
         """`length` less the room for markers and ends; `DataError` if nothing would be left."""

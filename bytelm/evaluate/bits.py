@@ -6,18 +6,35 @@ Each document is scored from its beginning, with BOS in front and context carrie
 windows (`NativeLM`), whose stride is reported. The end symbol of each document is summed apart
 (`end_bits`) and not part of the figure. No byte is dropped or counted twice, there is no padding
 and no special symbol: a model that says nothing about 257 outcomes scores log2(257) = 8.006.
+
+What scores may also be the tokens of a subword model (`SubwordLM.tokens`): then the figure is the
+code length of the one token string its tokenizer writes, per byte, and is reported as that.
 """
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from torch import Tensor
 
 from bytelm.errors import DataError
-from bytelm.lm.protocol import ByteLM
 
 # documents are scored in groups of about this many bytes: bounds memory, changes no figure
 _GROUP_BYTES = 1 << 20
+
+
+class Scores(Protocol):
+    """What can be measured: every `ByteLM`, and the token scores of a subword model."""
+
+    @property
+    def window(self) -> int | None: ...
+
+    @property
+    def stride(self) -> int | None: ...
+
+    def score_batch_with_end(self, texts: Sequence[bytes]) -> list[Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +65,7 @@ class BitsPerByte:
         return {"bits_per_byte": self.bits_per_byte, "bytes_per_second": speed, **asdict(self)}
 
 
-def evaluate_bits(lm: ByteLM, documents: Iterable[bytes]) -> BitsPerByte:
+def evaluate_bits(lm: Scores, documents: Iterable[bytes]) -> BitsPerByte:
     """Score every document.
 
     `DataError` without a single byte, or where the model holds one of the bytes impossible (then

@@ -102,6 +102,13 @@ class ConvertedState(BatchState):
             self._lm, [self._rows[i] for i in chosen], [self._offsets[i] for i in chosen]
         )
 
+    def replace(self, rows: Sequence[int], part: ConvertedState) -> ConvertedState:
+        """This state with `rows` replaced by those of `part`."""
+        kept, offsets = list(self._rows), list(self._offsets)
+        for place, row, offset in zip(rows, part._rows, part._offsets, strict=True):
+            kept[place], offsets[place] = row, offset
+        return ConvertedState(self._lm, kept, offsets)
+
 
 class ByteConverter(ByteLM):
     """A token LM read one byte at a time; see the module's text for the modes.

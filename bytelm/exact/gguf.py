@@ -16,7 +16,7 @@ import torch
 
 from bytelm.errors import CheckpointError, MissingExtraError, unknown_name
 from bytelm.exact.converter import ByteConverter, Mode
-from bytelm.exact.huggingface import HuggingFaceLM, import_transformers
+from bytelm.exact.huggingface import import_transformers, token_lm
 from bytelm.exact.tables import (
     TokenizerTables,
     byte_level,
@@ -70,7 +70,7 @@ def load_gguf(
     tables = read_gguf_tokenizer(metadata)
     if mode != "all":
         tables.need_encoder()
-    lm = HuggingFaceLM(
+    lm = token_lm(
         load_weights(path).to(device),
         tables.vocab_bytes,
         eos_ids=tables.eos_ids,

@@ -1,9 +1,10 @@
 """Hugging Face causal language models as `TokenLM`s, and `load_hf`.
 
-Transformers with attention go through the tree cache of `tree_attention.py`: any number of new rows
+Models with attention alone go through the tree cache of `tree_attention.py`: any number of new rows
 of any number of texts in one forward pass. At construction the model's own forward is compared with
 ours on a few tokens, once, so that a model which ignores positions or our attention is an error and
-never a wrong number.
+never a wrong number. Models with a recurrent state (`recurrent.py`) are recognised by what they
+keep for decoding.
 """
 
 from __future__ import annotations
@@ -12,27 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, CheckpointError, MissingExtraError
+from bytelm.exact.recurrent import RecurrentLM, recurrent_state
 from bytelm.exact.token_lm import Earlier, Row
-from bytelm.exact.tree_attention import Group, TreeCache, TreeNode, tree_attention_in
+from bytelm.exact.tree_attention import Group, tree_attention_in
+from bytelm.exact.tree_lm import TreeLM, depths
 
 if TYPE_CHECKING:
     from bytelm.exact.converter import ByteConverter, Mode
     from bytelm.exact.encoders import Encoder
 
-_ROWS_A_FORWARD = 512
 
-
-class HuggingFaceLM:
-    """A transformers causal LM with attention as a `TreeTokenLM`.
-
-    vocab_bytes may be shorter than the model's output: the ids beyond are padding, never bytes.
-    `rows_evaluated` counts token rows through the model.
-    """
+class HuggingFaceLM(TreeLM):
+    """A transformers causal LM with attention as a `TreeTokenLM`."""
 
     def __init__(
         self,
@@ -43,105 +39,24 @@ class HuggingFaceLM:
         start_ids: Sequence[int],
     ):
         self.model = model.eval()
-        size = model.get_output_embeddings().weight.shape[0]
-        if len(vocab_bytes) > size:
-            raise CheckpointError(
-                f"the tokenizer has {len(vocab_bytes)} tokens but the model predicts {size}: "
-                "these files do not belong together"
-            )
-        if not start_ids:
-            raise BytelmError(
-                "the model has neither a BOS token nor a document separator, so the probability "
-                "of a text's first token is undefined: give start=[id, ...]"
-            )
-        self.vocab_bytes = [*vocab_bytes, *[None] * (size - len(vocab_bytes))]
-        self.eos_ids = eos_ids
-        self.start_ids = list(start_ids)
-        self.limit = getattr(model.config, "max_position_embeddings", None)
-        self.rows_evaluated = 0
+        super().__init__(
+            padded_vocabulary(model, vocab_bytes, start_ids),
+            eos_ids=eos_ids,
+            start_ids=start_ids,
+            device=model.device,
+            limit=getattr(model.config, "max_position_embeddings", None),
+        )
         self._check()
 
-    def open(self) -> TreeCache:
-        return TreeCache()
-
-    def root(self, cache: TreeCache) -> tuple[TreeNode, Tensor]:
-        rows: list[Row] = [(TreeNode(np.zeros(0, np.int32)), self.start_ids[0])]
-        rows += [(Earlier(i), token) for i, token in enumerate(self.start_ids[1:])]
-        ((nodes, logprobs),) = self.extend_trees([(cache, rows)])
-        return nodes[-1], logprobs[-1]
-
-    def extend(
-        self, cache: TreeCache, rows: list[tuple[TreeNode, int]]
-    ) -> tuple[list[TreeNode], Tensor]:
-        ((nodes, logprobs),) = self.extend_trees([(cache, list(rows))])
-        return nodes, logprobs
-
-    def release(self, cache: TreeCache, nodes: list[TreeNode]) -> None:
-        cache.give_back(nodes)
-
-    def extend_trees(
-        self, requests: list[tuple[TreeCache, list[Row]]]
-    ) -> list[tuple[list[TreeNode], Tensor]]:
-        planned = [(cache, rows, self._plan(cache, rows)) for cache, rows in requests]
-        pieces: list[list[Tensor]] = [[] for _ in planned]
-        for batch in self._batches([len(rows) for _, rows in requests]):
-            groups, ids, start = [], [], 0
-            for i, low, high in batch:
-                cache, rows, nodes = planned[i]
-                groups.append(Group.of(cache, nodes[low:high], start, self.model.device))
-                ids += [token for _, token in rows[low:high]]
-                start += high - low
-            logprobs = self._forward(ids, groups)
-            for (i, _, _), group in zip(batch, groups, strict=True):
-                pieces[i].append(logprobs[group.start : group.stop])
-        return [
-            (nodes, torch.cat(parts)) for (_, _, nodes), parts in zip(planned, pieces, strict=True)
-        ]
-
-    @staticmethod
-    def _batches(sizes: list[int]) -> list[list[tuple[int, int, int]]]:
-        """(request, low, high) spans, in order, in batches of at most `_ROWS_A_FORWARD` rows."""
-        batches: list[list[tuple[int, int, int]]] = [[]]
-        room = _ROWS_A_FORWARD
-        for i, size in enumerate(sizes):
-            low = 0
-            while low < size:
-                if not room:
-                    batches.append([])
-                    room = _ROWS_A_FORWARD
-                high = min(size, low + room)
-                batches[-1].append((i, low, high))
-                room -= high - low
-                low = high
-        return batches
-
-    def _plan(self, cache: TreeCache, rows: list[Row]) -> list[TreeNode]:
-        """Nodes with slots for the new rows."""
-        nodes: list[TreeNode] = []
-        for (parent, _), slot in zip(rows, cache.take(len(rows)), strict=True):
-            before = nodes[parent.row] if isinstance(parent, Earlier) else parent
-            nodes.append(TreeNode(np.append(before.path, np.int32(slot))))
-        longest = max(len(node.path) for node in nodes)
-        if self.limit is not None and longest > self.limit:
-            cache.give_back(nodes)
-            raise BytelmError(
-                f"the text needs {longest} tokens with its start tokens, but the model's context "
-                f"is {self.limit}: give a shorter context or score the text in windows"
-            )
-        return nodes
-
     @torch.inference_mode()
-    def _forward(self, ids: list[int], groups: list[Group]) -> Tensor:
-        """(R, V) log-probabilities after each row."""
-        depths = [len(node.path) - 1 for group in groups for node in group.nodes]
+    def forward(self, ids: list[int], groups: list[Group]) -> Tensor:
         device = self.model.device
         with tree_attention_in(self.model, groups):
             logits = self.model(
                 input_ids=torch.tensor([ids], device=device),
-                position_ids=torch.tensor([depths], device=device),
+                position_ids=torch.tensor([depths(groups)], device=device),
                 use_cache=False,
             ).logits[0]
-        self.rows_evaluated += len(ids)
         return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
 
     @torch.inference_mode()
@@ -167,9 +82,46 @@ class HuggingFaceLM:
             )
 
 
+def token_lm(
+    model: Any,
+    vocab_bytes: Sequence[bytes | None],
+    *,
+    eos_ids: set[int],
+    start_ids: Sequence[int],
+) -> HuggingFaceLM | RecurrentLM:
+    """The transformers causal LM as a `TokenLM`: with a tree of keys and values, or by its state.
+
+    vocab_bytes may be shorter than the model's output: the ids beyond are padding, never bytes.
+    """
+    padded = padded_vocabulary(model, vocab_bytes, start_ids)
+    name = recurrent_state(model.eval())
+    if name is None:
+        return HuggingFaceLM(model, padded, eos_ids=eos_ids, start_ids=start_ids)
+    return RecurrentLM(model, name, padded, eos_ids=eos_ids, start_ids=start_ids)
+
+
+def padded_vocabulary(
+    model: Any, vocab_bytes: Sequence[bytes | None], start_ids: Sequence[int]
+) -> list[bytes | None]:
+    """One entry an output of the model; an error if these files do not belong together, or if
+    nothing stands before a text."""
+    size = model.get_output_embeddings().weight.shape[0]
+    if len(vocab_bytes) > size:
+        raise CheckpointError(
+            f"the tokenizer has {len(vocab_bytes)} tokens but the model predicts {size}: "
+            "these files do not belong together"
+        )
+    if not start_ids:
+        raise BytelmError(
+            "the model has neither a BOS token nor a document separator, so the probability "
+            "of a text's first token is undefined: give start=[id, ...]"
+        )
+    return [*vocab_bytes, *[None] * (size - len(vocab_bytes))]
+
+
 def hugging_face_parts(
     model: Any, tokenizer: Any, mode: Mode, start: Sequence[int] | None
-) -> tuple[HuggingFaceLM, Encoder | None, dict[str, int], bytes]:
+) -> tuple[HuggingFaceLM | RecurrentLM, Encoder | None, dict[str, int], bytes]:
     """What `convert` needs of a Hugging Face model: token LM, encoder, specials, prefix."""
     from bytelm.exact.tokenizer_json import read_hf_tokenizer
 
@@ -179,7 +131,7 @@ def hugging_face_parts(
     if mode != "all":
         tables.need_encoder()
     eos = _eos_ids(model, tables)
-    lm = HuggingFaceLM(
+    lm = token_lm(
         model,
         tables.vocab_bytes,
         eos_ids=eos,

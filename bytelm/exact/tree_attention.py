@@ -1,7 +1,8 @@
-"""A tree of keys and values for transformers models: the one file that knows their attention.
+"""A tree of keys and values: `attend` for any model, and the one file that knows how models of the
+package transformers attend.
 
-Rows of a call are tokens of many branches of many texts. They go through the model as one sequence
-of a batch of one, with explicit positions (the depth in the tree), and the model's attention is
+Rows of a call are tokens of many branches of many texts. They go through such a model as one
+sequence of a batch of one, with explicit positions (the depth in the tree), and its attention is
 replaced for the call by `tree_attention`: it appends the new keys and values of each layer to the
 text's own buffer and attends with a mask of ancestors. So a node costs one slot, forks share all
 they have in common, and nothing is ever copied for a byte (buffers double when full, and slots of
@@ -158,11 +159,31 @@ def tree_attention(
             raise BytelmError(
                 f"{type(module).__name__} uses {meaning}, which tree attention does not have"
             )
-    pieces = [
-        _attend(group, module.layer_idx, query[0], key[0], value[0], scaling, options)
-        for group in _groups.get()
-    ]
-    return torch.cat(pieces, dim=1).transpose(0, 1)[None], None
+    out = attend(
+        _groups.get(),
+        module.layer_idx,
+        (query[0], key[0], value[0]),
+        scaling=scaling,
+        window=options.get("sliding_window"),
+    )
+    return out.transpose(0, 1)[None], None
+
+
+def attend(
+    groups: Sequence[Group],
+    layer: int,
+    projected: tuple[Tensor, Tensor, Tensor],
+    *,
+    scaling: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """(heads, R, value width): each new row attends to its ancestors and itself.
+
+    projected   queries (heads, R, K), keys (key heads, R, K) and values of the new rows
+    window      how many tokens of its path a row sees, itself included; None = all
+    """
+    pieces = [_attend(group, layer, *projected, scaling, window) for group in groups]
+    return torch.cat(pieces, dim=1)
 
 
 def _attend(
@@ -172,7 +193,7 @@ def _attend(
     key_GRK: Tensor,
     value_GRK: Tensor,
     scaling: float | None,
-    options: dict[str, Any],
+    window: int | None,
 ) -> Tensor:
     """The group's rows attend to their ancestors: (heads, R, value width). Heads that share keys
     (G key heads) are laid side by side as rows, so that keys are never repeated."""
@@ -187,7 +208,7 @@ def _attend(
         stacked[None],
         keys[None, :, :used],
         values[None, :, :used],
-        attn_mask=group.bias(query_HRK, options.get("sliding_window"), repeats),
+        attn_mask=group.bias(query_HRK, window, repeats),
         scale=scaling,
     )
     return out.reshape(heads, group.stop - group.start, -1)

@@ -1,13 +1,16 @@
 """`bytelm.load`: whatever a path holds, as a `ByteLM`.
 
-A run directory (what `bytelm train` leaves) becomes a `NativeLM`; a Hugging Face model directory or
-a GGUF file becomes a converted token model. Loading never runs code from the path: weights are
+A run directory (what `bytelm train` leaves) becomes a `NativeLM`, or a `SubwordLM` if it was
+trained on the ids of a tokenizer, of which it holds a copy; a Hugging Face model directory or a
+GGUF file becomes a converted token model. Loading never runs code from the path: weights are
 safetensors, the architecture is found by name in the registry.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
@@ -19,7 +22,10 @@ from bytelm.errors import BytelmError, CheckpointError
 from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM
 from bytelm.registry import architecture
-from bytelm.vocab import ByteVocab
+from bytelm.vocab import TokenVocab, vocab_from_dict
+
+if TYPE_CHECKING:
+    from bytelm.lm.subword import SubwordLM
 
 _FIM = ("fim_prefix", "fim_suffix", "fim_middle")
 
@@ -67,16 +73,33 @@ def load_run(
     window: int | None = None,
     stride: int | None = None,
     device: str | torch.device = "cpu",
-) -> NativeLM:
+) -> NativeLM | SubwordLM:
     """The trained model of a run directory, ready to predict bytes."""
     description = _description(path)
     model = load_model(path).to(device)
+    if window is None:
+        window = max(1, int(description["context_bytes"]) - 1)  # BOS takes a place
+    if isinstance(model.vocab, TokenVocab):
+        return _subword(path, model, window=window, stride=stride)
     specials = model.vocab.specials
     if description.get("objective") != "fim":  # it never saw the infilling symbols
         specials = {name: i for name, i in specials.items() if name not in _FIM}
-    if window is None:
-        window = max(1, int(description["context_bytes"]) - 1)  # BOS takes a place
     return NativeLM(model, window=window, stride=stride, specials=specials)
+
+
+def _subword(path: Path, model: ByteModel, *, window: int, stride: int | None) -> SubwordLM:
+    """A model over tokens with the tokenizer in its run directory."""
+    from bytelm.lm.subword import SubwordLM
+    from bytelm.tokenizer import BinaryBPE
+
+    try:
+        bpe = BinaryBPE.load(path)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} was trained on the ids of a tokenizer and its tokenizer.json is missing: copy "
+            "the one it was trained with there"
+        ) from None
+    return SubwordLM(model, bpe, window=window, stride=stride)
 
 
 def load_model(path: Path) -> ByteModel:
@@ -84,7 +107,7 @@ def load_model(path: Path) -> ByteModel:
     description = _description(path)
     kind = architecture(str(description["arch"]))
     try:
-        vocab = ByteVocab.from_dict(description["vocabulary"])
+        vocab = vocab_from_dict(description["vocabulary"])
         config = kind.Config.model_validate(description["config"])  # type: ignore[attr-defined]
     except (KeyError, ValidationError) as error:
         raise CheckpointError(

@@ -11,7 +11,7 @@ A context that names special symbols is pinned: it stands before the window and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,8 +22,9 @@ from bytelm.arch.base import ByteModel
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.lm.protocol import BatchState, ByteLM, Context
+from bytelm.lm.reach import Reach
 from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
-from bytelm.vocab import END, OUTCOMES
+from bytelm.vocab import END, OUTCOMES, ByteVocab
 
 BATCH_POSITIONS = 16_384  # positions of one scoring forward; bounds memory, not results
 
@@ -35,36 +36,6 @@ class Hierarchical(Protocol):
     def chunk_boundaries(self, ids_BL: Tensor) -> list[Tensor]:
         """One bool tensor (B, L) a stage, outermost first: where chunks start."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """How far a context goes back: at most `window` bytes, dropped `stride` at a time.
-
-    >>> reach = Reach(window=4, stride=2)
-    >>> [reach.start(t) for t in range(8)]
-    [0, 0, 0, 0, 0, 2, 2, 4]
-    """
-
-    window: int
-    stride: int
-
-    def start(self, position: int) -> int:
-        """s, the first byte of the context from which byte `position` is predicted."""
-        overflow = max(0, position - self.window)
-        return -(-overflow // self.stride) * self.stride
-
-    def segments(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
-        """(s, lo, hi): positions lo..hi (inclusive) are predicted from contexts beginning at s.
-
-        Together they cover first..last, each position once.
-        """
-        lo = first
-        while lo <= last:
-            s = self.start(lo)
-            hi = min(last, s + self.window)
-            yield s, lo, hi
-            lo = hi + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +113,8 @@ class NativeLM(ByteLM):
                 f"{type(model).__name__} is of the {model.family} family: only causal models "
                 "predict the next byte"
             )
+        if not isinstance(model.vocab, ByteVocab):
+            raise BytelmError("this model reads tokens, not bytes: use bytelm.lm.subword.SubwordLM")
         if window < 1:
             raise BytelmError(f"window must be at least 1 byte, not {window}")
         stride = max(1, window // 2) if stride is None else stride

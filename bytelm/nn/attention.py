@@ -60,22 +60,11 @@ class CausalSelfAttention(nn.Module):
         self, x_BLD: Tensor, counts: Tensor | None, cache: KVCache
     ) -> tuple[Tensor, KVCache]:
         """Feed counts[b] (None = L) more positions of each row; -> (outputs (B, L, D), cache)."""
-        before = cache.lengths
-        positions = before[:, None] + torch.arange(x_BLD.shape[1], device=x_BLD.device)
+        positions = cache.lengths[:, None] + torch.arange(x_BLD.shape[1], device=x_BLD.device)
         q, k, v = self._project(x_BLD, positions)
         cache = cache.append(k, v, counts)
-        keys, values = cache.read()
-        out = self._attend(q, keys.to(q.dtype), values.to(q.dtype), positions)
+        out = cache.attend(q, positions, self.options.window)
         return self.out_proj(out.transpose(1, 2).flatten(2)), cache
-
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, positions_BL: Tensor) -> Tensor:
-        distance = positions_BL[:, :, None] - torch.arange(keys.shape[2], device=q.device)
-        visible = distance >= 0
-        if self.options.window >= 0:
-            visible &= distance <= self.options.window
-        # Outputs past a row's count are never read, but a mask row without any key would be NaN.
-        visible[..., 0] |= ~visible.any(dim=-1)
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=visible[:, None])
 
     def _project(self, x_BLD: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys and the values, each (B, H, L, K)."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bytelm.nn.state import State
@@ -70,6 +71,19 @@ class KVCache(State):
         if self._whole():
             return keys, values
         return keys.index_select(0, self.rows), values.index_select(0, self.rows)
+
+    def attend(self, q_BHLK: Tensor, positions_BL: Tensor, window: int) -> Tensor:
+        """(B, H, L, K) what queries at these positions of their rows see of all that was appended,
+        `window` positions back (-1 = all)."""
+        keys, values = self.read()
+        distance = positions_BL[:, :, None] - torch.arange(keys.shape[2], device=keys.device)
+        visible = distance >= 0
+        if window >= 0:
+            visible &= distance <= window
+        # Outputs past a row's count are never read, but a mask row without any key would be NaN.
+        visible[..., 0] |= ~visible.any(dim=-1)
+        keys, values = keys.to(q_BHLK.dtype), values.to(q_BHLK.dtype)
+        return F.scaled_dot_product_attention(q_BHLK, keys, values, attn_mask=visible[:, None])
 
     def select(self, rows: Tensor) -> Self:
         return self.view(rows)._copied(int(self.lengths.max()) + 1)

@@ -7,7 +7,7 @@ import torch
 
 from bytelm.arch.base import ByteModel
 from bytelm.recipe import Recipe
-from bytelm.vocab import ByteVocab
+from bytelm.vocab import ByteVocab, Vocab
 
 
 def build(recipe: "Recipe | str | Path") -> ByteModel:
@@ -19,7 +19,16 @@ def build(recipe: "Recipe | str | Path") -> ByteModel:
     config = recipe.arch_config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return recipe.architecture(config, ByteVocab())
+        return recipe.architecture(config, _vocab(recipe))
+
+
+def _vocab(recipe: Recipe) -> Vocab:
+    """Bytes, or the ids of the recipe's tokenizer."""
+    if recipe.data.tokenizer is None:
+        return ByteVocab()
+    from bytelm.training.tokens import vocab_of
+
+    return vocab_of(recipe)
 
 
 def as_recipe(recipe: "Recipe | str | Path", *, overrides: Sequence[str] = ()) -> Recipe:

@@ -10,6 +10,7 @@ from bytelm.data import (
     OBJECTIVES,
     Batch,
     BatchStream,
+    Causal,
     Corpus,
     DataState,
     Fim,
@@ -28,6 +29,8 @@ class TrainingData:
     def __init__(self, recipe: Recipe, *, rank: int, world: int):
         self.recipe, self.rank, self.world = recipe, rank, world
         self.objective = make_objective(recipe)
+        # a model that learns to infill is still judged by plain next-byte prediction
+        self.judged_by = Causal() if isinstance(self.objective, Fim) else self.objective
         self.windows = self._open_training()
         # the recipe's own, not the checkpoint's: skips are added when a run is resumed
         self._skip = tuple((first, last + 1) for first, last in recipe.data.skip)
@@ -82,7 +85,11 @@ class TrainingData:
 
 
 def make_objective(recipe: Recipe) -> Objective:
-    """The objective a recipe's [objective] section describes."""
+    """The objective a recipe's [objective] section describes, over bytes or its tokenizer's ids."""
+    if recipe.data.tokenizer is not None:
+        from bytelm.training.tokens import objective_of
+
+        return objective_of(recipe)
     settings = recipe.objective.model_dump(exclude={"kind"})
     objective = OBJECTIVES[recipe.objective.kind](**settings)
     return replace(objective, seed=recipe.seed) if isinstance(objective, Fim) else objective

@@ -251,6 +251,7 @@ class Trainer:
         bits = heldout_bits_per_byte(
             self.wrapped,
             self.heldout,
+            self.data.judged_by,
             limit=recipe.evaluate.bytes,
             rows=max(1, recipe.train.batch_windows // recipe.train.accumulate // self.ranks.world),
             dtype=position.dtype,

@@ -3,6 +3,7 @@
     config.json          architecture, its config, the vocabulary, context length
     model.safetensors    the newest checkpoint's weights (a hard link where the disk has them)
     recipe.toml          the whole recipe
+    tokenizer.json       with data.tokenizer: the tokenizer whose ids the model reads
     metrics.jsonl        one row a line (metrics.py)
     trainer/step-N/      checkpoints to resume from (checkpoint.py): the last `keep_last`
     profile/trace.json   what log.profile_steps asked for (profile.py)
@@ -84,7 +85,11 @@ class Run:
 
 
 def write_description(folder: Path, recipe: Recipe, model: ByteModel) -> None:
-    """recipe.toml, which makes a folder a run, and config.json."""
+    """recipe.toml, which makes a folder a run, config.json, and the tokenizer if there is one."""
+    if recipe.data.tokenizer is not None:
+        from bytelm.training.tokens import keep_tokenizer
+
+        keep_tokenizer(folder, recipe)
     write_text(folder / "recipe.toml", recipe.to_toml())
     write_text(folder / "config.json", json.dumps(describe(recipe, model), indent=2) + "\n")
 
@@ -134,8 +139,11 @@ def check_resumable(recipe: Recipe, run: Run) -> None:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise CheckpointError(f"cannot read {run.path / 'recipe.toml'}: {error}") from None
     now = recipe.to_dict()
+    _check_tokenizer(recipe, run)
     for tree in (begun, now):  # ranges to skip are added after a loss spike
         tree["data"].pop("skip")
+        if tree["data"].get("tokenizer"):  # its content was compared
+            tree["data"]["tokenizer"] = "the same"
     changed = [key for key in sorted({*begun, *now} - set(_FREE)) if begun.get(key) != now.get(key)]
     changed += [
         f"train.{key}" for key in _FIXED_IN_TRAIN if begun["train"][key] != now["train"][key]
@@ -145,6 +153,20 @@ def check_resumable(recipe: Recipe, run: Run) -> None:
             f"{run.path} was begun with other settings of {', '.join(changed)}: resume it with its "
             f"own recipe ({run.path / 'recipe.toml'}), or start a new run. Only "
             f"{', '.join(_FREE[1:])} and data.skip may change"
+        )
+
+
+def _check_tokenizer(recipe: Recipe, run: Run) -> None:
+    """Refuse a tokenizer whose content is not that of the run's own copy, wherever it lies."""
+    if recipe.data.tokenizer is None or not (run.path / "tokenizer.json").is_file():
+        return
+    from bytelm.training.tokens import vocab_of
+
+    own = recipe.override([f"data.tokenizer={run.path}"])
+    if vocab_of(recipe) != vocab_of(own):
+        raise RecipeError(
+            f"{recipe.data.tokenizer} is not the tokenizer that {run.path} was begun with: resume "
+            f"with data.tokenizer={run.path}, which keeps a copy"
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 from bytelm.cli.app import run as command_line
 from bytelm.lm.generate import generate
 from bytelm.lm.load import load
+from tests.lm import subwords
 from tests.lm.contract import hnet, transformer
 from tests.lm.runs import save_run
 
@@ -22,6 +23,7 @@ def runs(tmp_path_factory):
     save_run(transformer(), folder / "flat", arch="transformer")
     save_run(hnet(["m1", ["m1", ["T1"], "m1"], "m1"]), folder / "hnet", arch="hnet")
     save_run(transformer(layers=1), folder / "fim", arch="transformer", objective="fim")
+    save_run(subwords.transformer(), folder / "subword", arch="transformer")
     (folder / "text").write_bytes(TEXT)
     return folder
 
@@ -145,3 +147,24 @@ def test_a_terminal_that_is_not_utf8_is_no_error(runs):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = subprocess.run(command, env=environment, capture_output=True)
     assert done.returncode == 0 and done.stdout.isascii()
+
+
+def test_a_subword_run_is_used_as_any_other_and_says_which_figure_it_gives(runs, bytelm):
+    lm, text = load(runs / "subword"), TEXT[:60]
+    (runs / "short").write_bytes(text)
+    out, _ = bytelm("eval", runs / "subword", runs / "short", "--json")
+    exact = json.loads(out)
+    assert exact["bits_per_byte"] == pytest.approx(lm.bits_per_byte(text))
+    assert (exact["scored"], exact["window"]) == ("bytes", 63)
+    out, _ = bytelm("eval", runs / "subword", runs / "short", "--tokenized", "--json")
+    tokens = json.loads(out)
+    assert tokens["scored"] == "canonical tokens"
+    assert tokens["bits_per_byte"] > exact["bits_per_byte"]
+    out, _ = bytelm("generate", runs / "subword", "--prompt", "she se", "--max-bytes", 9)
+    assert out
+    bytelm("next", runs / "subword", "--prompt", "she se")
+    bytelm("score", runs / "subword", runs / "short")
+    _, err = bytelm("eval", runs / "flat", runs / "short", "--tokenized", status=2)
+    assert "data.tokenizer" in err
+    _, err = bytelm("chunks", runs / "subword", runs / "short", status=2)
+    assert "only native hierarchical models cut" in err

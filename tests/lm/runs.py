@@ -6,9 +6,12 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from bytelm.lm.native import NativeLM
+from bytelm.lm.subword import SubwordLM
 
 
-def save_run(lm: NativeLM, folder: Path, *, arch: str, objective: str = "causal") -> Path:
+def save_run(
+    lm: NativeLM | SubwordLM, folder: Path, *, arch: str, objective: str = "causal"
+) -> Path:
     """Write the model of `lm` as a run directory in fp32, trained with contexts of 64 bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     description = {
@@ -20,5 +23,7 @@ def save_run(lm: NativeLM, folder: Path, *, arch: str, objective: str = "causal"
         "objective": objective,
     }
     (folder / "config.json").write_text(json.dumps(description))
+    if isinstance(lm, SubwordLM):
+        lm.bpe.save(folder)
     save_file(lm.model.float().state_dict(), folder / "model.safetensors")
     return folder

@@ -1,0 +1,125 @@
+"""`TreeLM`: what token models with a tree of keys and values share.
+
+A node is a slot in the text's cache and the slots of its ancestors; new rows of any number of texts
+go through the model together, at most `ROWS_A_FORWARD` of them at a time. A model supplies one
+forward over such rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bytelm.errors import BytelmError
+from bytelm.exact.token_lm import Earlier, Row
+from bytelm.exact.tree_attention import Group, TreeCache, TreeNode
+
+ROWS_A_FORWARD = 512
+
+
+class TreeLM(ABC):
+    """A `TreeTokenLM` over a tree of keys and values.
+
+    limit            the longest path in tokens, start tokens included; None = no limit
+    rows_evaluated   counts token rows through the model
+    """
+
+    def __init__(
+        self,
+        vocab_bytes: Sequence[bytes | None],
+        *,
+        eos_ids: set[int],
+        start_ids: Sequence[int],
+        device: torch.device,
+        limit: int | None = None,
+    ):
+        self.vocab_bytes = list(vocab_bytes)
+        self.eos_ids = eos_ids
+        self.start_ids = list(start_ids)
+        self.limit = limit
+        self.rows_evaluated = 0
+        self._device = device
+
+    @abstractmethod
+    def forward(self, ids: list[int], groups: list[Group]) -> Tensor:
+        """(R, V) log-probabilities after each new row; row r's token is ids[r], its position the
+        number of its node's ancestors."""
+
+    def open(self) -> TreeCache:
+        return TreeCache()
+
+    def root(self, cache: TreeCache) -> tuple[TreeNode, Tensor]:
+        rows: list[Row] = [(TreeNode(np.zeros(0, np.int32)), self.start_ids[0])]
+        rows += [(Earlier(i), token) for i, token in enumerate(self.start_ids[1:])]
+        ((nodes, logprobs),) = self.extend_trees([(cache, rows)])
+        return nodes[-1], logprobs[-1]
+
+    def extend(
+        self, cache: TreeCache, rows: list[tuple[TreeNode, int]]
+    ) -> tuple[list[TreeNode], Tensor]:
+        ((nodes, logprobs),) = self.extend_trees([(cache, list(rows))])
+        return nodes, logprobs
+
+    def release(self, cache: TreeCache, nodes: list[TreeNode]) -> None:
+        cache.give_back(nodes)
+
+    def extend_trees(
+        self, requests: list[tuple[TreeCache, list[Row]]]
+    ) -> list[tuple[list[TreeNode], Tensor]]:
+        planned = [(cache, rows, self._plan(cache, rows)) for cache, rows in requests]
+        pieces: list[list[Tensor]] = [[] for _ in planned]
+        for batch in self._batches([len(rows) for _, rows in requests]):
+            groups, ids, start = [], [], 0
+            for i, low, high in batch:
+                cache, rows, nodes = planned[i]
+                groups.append(Group.of(cache, nodes[low:high], start, self._device))
+                ids += [token for _, token in rows[low:high]]
+                start += high - low
+            logprobs = self.forward(ids, groups)
+            self.rows_evaluated += len(ids)
+            for (i, _, _), group in zip(batch, groups, strict=True):
+                pieces[i].append(logprobs[group.start : group.stop])
+        return [
+            (nodes, torch.cat(parts)) for (_, _, nodes), parts in zip(planned, pieces, strict=True)
+        ]
+
+    @staticmethod
+    def _batches(sizes: list[int]) -> list[list[tuple[int, int, int]]]:
+        """(request, low, high) spans, in order, in batches of at most `ROWS_A_FORWARD` rows."""
+        batches: list[list[tuple[int, int, int]]] = [[]]
+        room = ROWS_A_FORWARD
+        for i, size in enumerate(sizes):
+            low = 0
+            while low < size:
+                if not room:
+                    batches.append([])
+                    room = ROWS_A_FORWARD
+                high = min(size, low + room)
+                batches[-1].append((i, low, high))
+                room -= high - low
+                low = high
+        return batches
+
+    def _plan(self, cache: TreeCache, rows: list[Row]) -> list[TreeNode]:
+        """Nodes with slots for the new rows."""
+        nodes: list[TreeNode] = []
+        for (parent, _), slot in zip(rows, cache.take(len(rows)), strict=True):
+            before = nodes[parent.row] if isinstance(parent, Earlier) else parent
+            nodes.append(TreeNode(np.append(before.path, np.int32(slot))))
+        longest = max(len(node.path) for node in nodes)
+        if self.limit is not None and longest > self.limit:
+            cache.give_back(nodes)
+            raise BytelmError(
+                f"the text needs {longest} tokens with its start tokens, but the model's context "
+                f"is {self.limit}: give a shorter context or score the text in windows"
+            )
+        return nodes
+
+
+def depths(groups: Sequence[Group]) -> list[int]:
+    """The position of each new row in its text."""
+    return [len(node.path) - 1 for group in groups for node in group.nodes]

@@ -1,0 +1,40 @@
+"""`Reach`: how a text longer than a model's context is read, whatever the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a context goes back: at most `window` bytes, dropped `stride` at a time.
+
+    >>> reach = Reach(window=4, stride=2)
+    >>> [reach.start(t) for t in range(8)]
+    [0, 0, 0, 0, 0, 2, 2, 4]
+    """
+
+    window: int
+    stride: int
+
+    def start(self, position: int) -> int:
+        """s, the first byte of the context from which byte `position` is predicted."""
+        overflow = max(0, position - self.window)
+        return -(-overflow // self.stride) * self.stride
+
+    def room(self, position: int) -> int:
+        """How many bytes from `position` on are predicted from the same context."""
+        return self.start(position) + self.window - position + 1
+
+    def segments(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
+        """(s, lo, hi): positions lo..hi (inclusive) are predicted from contexts beginning at s.
+
+        Together they cover first..last, each position once.
+        """
+        lo = first
+        while lo <= last:
+            s = self.start(lo)
+            hi = min(last, s + self.window)
+            yield s, lo, hi
+            lo = hi + 1

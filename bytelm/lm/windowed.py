@@ -1,0 +1,132 @@
+"""`Windowed`: a converted model that reads long texts with a context of bounded length.
+
+The twin of what `NativeLM` does for byte models, with the same rule (`Reach`): byte t is predicted
+from the bytes x[s:t] alone, where s is a function of t that jumps by `stride` when the window is
+full. So feeding byte by byte and scoring at once define the same distribution, and byte and subword
+models trained with the same context are compared on the same context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bytelm.errors import BytelmError
+from bytelm.lm.protocol import BatchState, ByteLM, Context
+from bytelm.lm.reach import Reach
+from bytelm.lm.tally import check_pieces
+
+if TYPE_CHECKING:
+    from bytelm.exact.converter import ByteConverter, ConvertedState
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """All bytes read, and log P of those that were not context."""
+
+    text: bytes
+    logprob: float
+
+    def after(self, piece: bytes, gain: float) -> _Row:
+        return _Row(self.text + piece, self.logprob + (gain if piece else 0.0))
+
+
+class WindowedState(BatchState):
+    """Rows over one converted state, each in its own window."""
+
+    def __init__(self, lm: Windowed, rows: Sequence[_Row], inner: ConvertedState):
+        self._lm, self._rows, self._inner = lm, tuple(rows), inner
+
+    @property
+    def rows(self) -> int:
+        return len(self._rows)
+
+    @property
+    def logprob(self) -> Tensor:
+        return torch.tensor([row.logprob for row in self._rows], dtype=torch.float64)
+
+    def logprobs(self) -> Tensor:
+        return self._inner.logprobs()
+
+    def feed(self, data: Sequence[bytes]) -> WindowedState:
+        check_pieces(data, self.rows)
+        state, rest = self, list(data)
+        while any(rest):
+            room = [self._lm.reach.room(len(row.text)) for row in state._rows]
+            state = state._step([piece[:n] for piece, n in zip(rest, room, strict=True)])
+            rest = [piece[n:] for piece, n in zip(rest, room, strict=True)]
+        return state
+
+    def _step(self, data: Sequence[bytes]) -> WindowedState:
+        """`feed` of pieces that the present windows predict; windows slide afterwards."""
+        inner = self._inner.feed(data)
+        gains = [
+            after - before if before > -math.inf else 0.0
+            for before, after in zip(
+                self._inner.logprob.tolist(), inner.logprob.tolist(), strict=True
+            )
+        ]
+        rows = [
+            row.after(piece, gain) for row, piece, gain in zip(self._rows, data, gains, strict=True)
+        ]
+        start = self._lm.reach.start
+        slid = [
+            b
+            for b, (old, new) in enumerate(zip(self._rows, rows, strict=True))
+            if start(len(old.text)) != start(len(new.text))
+        ]
+        if slid:
+            inner = inner.replace(slid, self._lm.read([rows[b].text for b in slid]))
+        return WindowedState(self._lm, rows, inner)
+
+    def select(self, rows: Sequence[int] | Tensor) -> WindowedState:
+        chosen = [int(i) for i in rows]
+        return WindowedState(self._lm, [self._rows[i] for i in chosen], self._inner.select(chosen))
+
+
+class Windowed(ByteLM):
+    """A `ByteConverter` read with at most `window` bytes of context, dropped `stride` at a time
+    (default window // 2). Contexts are bytes only."""
+
+    def __init__(self, converter: ByteConverter, *, window: int, stride: int | None = None):
+        if window < 1:
+            raise BytelmError(f"window must be at least 1 byte, not {window}")
+        stride = max(1, window // 2) if stride is None else stride
+        if not 1 <= stride <= window:
+            raise BytelmError(f"stride must be between 1 and the window {window}, not {stride}")
+        self.converter = converter
+        self.window, self.stride = window, stride
+        self.reach = Reach(window, stride)
+
+    def read(self, texts: Sequence[bytes]) -> ConvertedState:
+        """The converted state at the end of each text, from its last window."""
+        return self.converter.start_batch(
+            [b""] * len(texts), context=[[text[self.reach.start(len(text)) :]] for text in texts]
+        )
+
+    def start_batch(
+        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
+    ) -> WindowedState:
+        contexts = [()] * len(prompts) if context is None else context
+        leads = [self._lead(parts) for parts in contexts]
+        rows = [_Row(lead, 0.0) for lead in leads]
+        return WindowedState(self, rows, self.read(leads)).feed(prompts)
+
+    def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
+        """As `ByteLM.score_with_end`, each window in few forward passes."""
+        lead = self._lead([context] if isinstance(context, bytes) else context or ())
+        text, scores = lead + data, []
+        for s, lo, hi in self.reach.segments(len(lead), len(text)):
+            part = text[lo : hi + 1]
+            found = self.converter.score_with_end(part, context=text[s:lo])
+            scores.append(found if hi == len(text) else found[:-1])
+        return torch.cat(scores)
+
+    def _lead(self, context: Context) -> bytes:
+        self.check_context(context)
+        return b"".join(part for part in context if isinstance(part, bytes))
