@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from bytelm.errors import BytelmError
+from bytelm.exact.branch import Branch
 from bytelm.exact.converter import ByteConverter, ConvertedState
-from bytelm.exact.row import Branch, open_rows
+from bytelm.exact.row import open_rows
 from bytelm.exact.trunks import Distribution, Trunk, evaluate
 from bytelm.lm.protocol import ByteState
 

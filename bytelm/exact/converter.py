@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
+from bytelm.exact.branch import Pruning
 from bytelm.exact.canonical_lm import CanonicalLM
 from bytelm.exact.encoders import CallableEncoder, Encoder
-from bytelm.exact.row import Pruning, Row, open_rows, rehearse
+from bytelm.exact.row import Row, open_rows, rehearse
 from bytelm.exact.skeleton import Skeleton
 from bytelm.exact.token_lm import TokenLM
 from bytelm.exact.trunks import Distribution, Trunk, TrunkTree, evaluate
