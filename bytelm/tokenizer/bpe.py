@@ -176,15 +176,25 @@ class BinaryBPE:
 
     def encode(self, data: bytes) -> np.ndarray:
         """(n,) uint32 ids of any bytes; never a special token."""
-        internal = self.codec.encode(data)
-        return np.take(self._ids, internal)
+        return self._numbered(self.codec.encode(data))
 
     def encode_with_offsets(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         """(n,) ids and (n+1,) int64 byte offsets: token i is data[offsets[i]:offsets[i+1]]."""
         internal = self.codec.encode(data)
         offsets = np.zeros(len(internal) + 1, np.int64)
         np.cumsum(self.codec.lengths[internal], out=offsets[1:])
-        return np.take(self._ids, internal), offsets
+        return self._numbered(internal), offsets
+
+    def _numbered(self, internal: np.ndarray) -> np.ndarray:
+        """The file's ids of internal ones; usually all are moved by the number of specials."""
+        if self._moved is not None:
+            return internal + self._moved
+        return np.take(self._ids, internal)
+
+    @cached_property
+    def _moved(self) -> np.uint32 | None:
+        by = self._ids - np.arange(len(self._ids), dtype=np.uint32)
+        return by[0] if (by == by[0]).all() else None
 
     def encode_batch(self, documents: Iterable[bytes], *, threads: int = 1) -> list[np.ndarray]:
         """`encode` of each; the compiled core runs outside the interpreter's lock."""
