@@ -75,7 +75,7 @@ class Codec:
         return parts, *pair_tables(parts)
 
     @cached_property
-    def _by_rank(self) -> tuple[np.ndarray, ...]:
+    def _by_rank(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What `encode_by_rank` reads."""
         return *self._pairs, np.concatenate([np.arange(256), self._merge_ids]).astype(np.uint32)
 

@@ -13,6 +13,7 @@ from numba import njit
 
 from bytelm.tokenizer.borrow import borrowed, prefetch
 from bytelm.tokenizer.merge_table import (
+    FLAT,
     HEAP,
     IDS,
     ROWS,
@@ -52,6 +53,20 @@ def _find_pairs(core, a, b, p):
             after += core.width[b]
         p = after
     return found, p
+
+
+@njit(cache=True, nogil=True)
+def _find_pairs_flat(core, a, b, p):
+    """The same while every token fills one slot: no width decides where to look next."""
+    slots, scratch, last = core.slots, core.scratch, core.reg[SLOTS] - 1
+    found = 0
+    while p < last and found < len(scratch):
+        if slots[p] == a and slots[p + 1] == b:
+            scratch[found] = p
+            found += 1
+            p += 1
+        p += 1
+    return found, p if p < last else core.reg[SLOTS]
 
 
 @njit(cache=True, nogil=True)
@@ -162,7 +177,10 @@ def _merge(core, row):
     else:
         found, p = len(core.scratch), np.int64(1)
         while found == len(core.scratch):
-            found, p = _find_pairs(core, a, b, p)
+            if core.reg[FLAT] == new:
+                found, p = _find_pairs_flat(core, a, b, p)
+            else:
+                found, p = _find_pairs(core, a, b, p)
             _, seen = _fuse(core, core.scratch[:found], a, b, new, seen)
         core.reg[WORK] += core.reg[SLOTS]
     core.length[row] = 0

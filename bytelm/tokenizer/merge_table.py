@@ -16,10 +16,13 @@ from numba import njit
 
 # indices into Core.reg
 TOP, ROWS, HEAP, SLOTS, IDS, CAP, WORK, THETA, THETA_PAIR, BEST, BEST_PAIR = range(11)
+INDEX = 11  # log2 of the entries of `key` in use
+FLAT = 12  # ids when every token last filled one slot
 SCANNED = -1  # `length` of a pair that is scanned for instead of listed
 SCAN_SHARE = 8  # pairs over 1/8 of all slots, or over 1/4 of the arena, are scanned for
 ANY_PAIR = np.iinfo(np.int64).max
 EMPTY = -1
+LEAST_INDEX = 14  # table of names: 2^this entries at first
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -145,8 +148,9 @@ def heapify(core):
 @njit(cache=True, nogil=True)
 def _find(core, pair):
     """Where in `key` the pair is, or where it would go."""
-    last = np.uint64(len(core.key) - 1)
-    at = ((np.uint64(pair) * _MIX) >> np.uint64(32)) & last
+    bits = np.uint64(core.reg[INDEX])
+    last = (np.uint64(1) << bits) - np.uint64(1)
+    at = (np.uint64(pair) * _MIX) >> (np.uint64(64) - bits)
     while core.key[at] != pair and core.key[at] != EMPTY:
         at = (at + np.uint64(1)) & last
     return at
@@ -161,8 +165,17 @@ def lose(core, pair, lost):
 
 
 @njit(cache=True, nogil=True)
+def empty_index(core):
+    """Forgets all pairs. The table of names begins small, to stay in the cache, and grows."""
+    core.reg[INDEX] = LEAST_INDEX
+    core.key[: np.int64(1) << LEAST_INDEX] = EMPTY
+
+
+@njit(cache=True, nogil=True)
 def _index_rows(core):
-    core.key[:] = EMPTY
+    while np.int64(1) << core.reg[INDEX] < 4 * core.reg[ROWS]:
+        core.reg[INDEX] += 1
+    core.key[: np.int64(1) << core.reg[INDEX]] = EMPTY
     for row in range(core.reg[ROWS]):
         at = _find(core, pack(core.left[row], core.right[row]))
         core.key[at] = pack(core.left[row], core.right[row])
@@ -187,8 +200,11 @@ def track(core, left, right, count):
     core.left[row], core.right[row] = left, right
     core.count[row] = count
     core.start[row] = top
-    at = _find(core, pair)
-    core.key[at], core.row_of[at] = pair, row
+    if 4 * row >= np.int64(1) << core.reg[INDEX]:
+        _index_rows(core)
+    else:
+        at = _find(core, pair)
+        core.key[at], core.row_of[at] = pair, row
     if scanned:
         core.length[row] = SCANNED
         return -1

@@ -127,8 +127,8 @@ def train_merges(
             f"its digest is {start_sha256}, this corpus has {corpus.sha256}"
         )
     core = corpus.core(max_token_length or corpus.bytes, start)
-    first = theta = max(min_frequency, 1)
-    theta = max(first, int(core.reg[merge_table.SLOTS]) // (2 * ids))
+    first = max(min_frequency, 1)
+    theta = max(first, int(core.reg[merge_table.SLOTS]) // ids)
     while True:
         merge_rebuild.rebuild(core, theta)
         status = merge_core.PAUSED
@@ -140,7 +140,7 @@ def train_merges(
         lowest = complete and core.reg[merge_table.THETA] == first
         if status == merge_core.COMPLETE or lowest:
             break
-        theta = max(first, min(theta, int(core.reg[merge_table.THETA])) // 8)
+        theta = max(first, _next_threshold(theta, core, ids))
     found = slice(256, int(core.reg[merge_table.IDS]))
     return Merges(
         core.merges[found].copy(),
@@ -149,6 +149,13 @@ def train_merges(
         corpus.pieces,
         corpus.sha256,
     )
+
+
+def _next_threshold(theta: int, core: merge_table.Core, ids: int) -> int:
+    """Counts fall about as 1 / id: half of what the last merge should have, so that this recount is
+    the last, as far as the lists fit."""
+    theta = min(theta, int(core.reg[merge_table.THETA]))
+    return min(theta * int(core.reg[merge_table.IDS]) // (2 * ids), theta // 2)
 
 
 def _check(ids: int, max_token_length: int | None, min_frequency: int) -> None:
@@ -213,7 +220,7 @@ class _Corpus:
         ids = self.ids
         slots = self._slots() if start is None else self._encoded_slots(start)
         rows = _rows(self.bytes, ids)
-        table = 1 << (2 * rows).bit_length()
+        table = 1 << max((4 * rows).bit_length(), merge_table.LEAST_INDEX)
         core = merge_table.Core(
             slots=slots,
             width=np.ones(ids + 1, np.int64),
@@ -238,7 +245,7 @@ class _Corpus:
             heap_count=np.empty(rows, np.int64),
             heap_pair=np.empty(rows, np.int64),
             heap_row=np.empty(rows, np.int64),
-            reg=np.zeros(11, np.int64),
+            reg=np.zeros(13, np.int64),
         )
         core.reg[merge_table.SLOTS] = len(slots)
         core.reg[merge_table.IDS] = 256
