@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from bytelm.data.sources import FileSource, ManySource, Source, open_source
 from bytelm.errors import BytelmError, unknown_name
-from bytelm.tokenizer import codec_core, files
+from bytelm.tokenizer import codec_core, files, spm
 from bytelm.tokenizer.codec import Codec
 from bytelm.tokenizer.trainer import Merges, PieceRules, train_merges
 
@@ -248,6 +249,23 @@ class BinaryBPE:
         if not self.codec.exact:
             raise BytelmError("tiktoken finds tokens by rank alone: it needs all to be reachable")
         return files.tiktoken_lines(self.codec.token(i) for i in range(len(self.codec)))
+
+    def to_sentencepiece(self, *, unknown: str = "<|unk|>") -> bytes:
+        """A sentencepiece `.model` with our ids, which encodes `spm.as_text(data)`.
+
+        `BytelmError` if it cannot be the same: an unreachable token, ids with gaps or of tokens
+        that no merge makes, or no special token `unknown`, which the format demands.
+        """
+        if not self.codec.exact or self._stored.unmerged:
+            raise BytelmError("sentencepiece merges by spelling: it needs all to be reachable")
+        names = {number: name for name, number in self._stored.specials.items()}
+        tokens = [names.get(i, text) for i, text in enumerate(self.token_bytes)]
+        if None in tokens:
+            raise BytelmError("sentencepiece numbers its pieces without gaps; these ids have some")
+        self.special(unknown)
+        rank = np.zeros(self.vocab_size, np.int64)
+        rank[self._ids] = np.arange(len(self._ids))
+        return spm.model(cast(list[bytes | str], tokens), rank.tolist(), unknown=unknown)
 
     def save(
         self,

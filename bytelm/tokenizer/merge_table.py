@@ -173,9 +173,11 @@ def empty_index(core):
 
 @njit(cache=True, nogil=True)
 def _index_rows(core):
-    while np.int64(1) << core.reg[INDEX] < 4 * core.reg[ROWS]:
+    size = np.int64(1) << core.reg[INDEX]
+    while size < 4 * core.reg[ROWS] and size < len(core.key):
+        size *= 2
         core.reg[INDEX] += 1
-    core.key[: np.int64(1) << core.reg[INDEX]] = EMPTY
+    core.key[:size] = EMPTY
     for row in range(core.reg[ROWS]):
         at = _find(core, pack(core.left[row], core.right[row]))
         core.key[at] = pack(core.left[row], core.right[row])
@@ -200,7 +202,8 @@ def track(core, left, right, count):
     core.left[row], core.right[row] = left, right
     core.count[row] = count
     core.start[row] = top
-    if 4 * row >= np.int64(1) << core.reg[INDEX]:
+    size = np.int64(1) << core.reg[INDEX]
+    if 4 * row >= size and size < len(core.key):
         _index_rows(core)
     else:
         at = _find(core, pair)

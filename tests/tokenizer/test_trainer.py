@@ -1,6 +1,8 @@
 """The merges are those of the definition and of Hugging Face, whatever the data and the memory."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -171,7 +173,7 @@ def test_too_little_memory_is_said_before_anything_is_read():
 
 def test_too_much_data_is_noticed_while_reading():
     with pytest.raises(BytelmError, match="MiB may be used"):
-        train_merges([bytes(1 << 20)] * 100, ids=300, max_memory=160 << 20)
+        train_merges([bytes(1 << 20)] * 100, ids=300, max_memory=180 << 20)
 
 
 def test_what_progress_raises_ends_training():
@@ -180,3 +182,25 @@ def test_what_progress_raises_ends_training():
 
     with pytest.raises(KeyboardInterrupt):
         train_merges([CORPORA["text"]], ids=300, on_progress=stop)
+
+
+FRUGAL = """
+import random, resource, sys
+from bytelm.tokenizer.trainer import train_merges
+
+r = random.Random(0)
+idioms = [r.randbytes(r.randrange(2, 9)) for _ in range(500)]
+documents = (b"".join(r.choices(idioms, k=200_000)) for _ in range(32))
+limit = int(sys.argv[1]) << 20
+found = train_merges(documents, ids=1000, max_memory=limit)
+assert len(found.merges) == 744 and found.corpus_bytes > 28 << 20
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell the peak otherwise")
+def test_training_stays_inside_the_memory_it_was_given():
+    train_merges([bytes(64)], ids=258)  # compiling, once for a machine, takes memory of its own
+    run = [sys.executable, "-c", FRUGAL, "320"]
+    told = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert 200 < float(told.stdout) <= 320
