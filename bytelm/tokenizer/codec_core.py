@@ -11,9 +11,8 @@ a heap, serves every other vocabulary (and, in the tests, as the reference).
 """
 
 import numpy as np
-from numba import njit
 
-from bytelm.tokenizer.borrow import borrowed, store8
+from bytelm.tokenizer.borrow import borrowed, compiled, store8
 from bytelm.tokenizer.codec_tables import longest, merged, pair_shifts
 
 SPECIAL, UNKNOWN = -1, -2  # ids that are no bytes
@@ -21,7 +20,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 GONE = _LOW  # a symbol merged into its left neighbour
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def spell(left, right, start, text):
     """Writes every token's bytes to `text`, the parts before the whole."""
     for token in range(len(left)):
@@ -38,7 +37,7 @@ def spell(left, right, start, text):
 # ---- the fast method ----------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _compatible(t, shifts, x, y):
     """Whether BPE leaves the boundary between tokens x and y (uint64) alone.
 
@@ -62,7 +61,7 @@ def _compatible(t, shifts, x, y):
             absorbs_y, y = younger, parts >> np.uint64(32)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def encode(t, data, out):
     """Writes the internal ids of `data` to `out` (as long as `data`); returns how many."""
     if len(data) == 0:
@@ -93,7 +92,7 @@ def encode(t, data, out):
             at -= np.int64(steps[token] & _LOW)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decoded_length(internal, start, ids):
     """Bytes that `ids` stand for, or -1 - i if ids[i] is not one. `internal` maps a file's ids to
     internal ones, SPECIAL or UNKNOWN."""
@@ -108,7 +107,7 @@ def decoded_length(internal, start, ids):
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def decode(internal, start, text, head, ids, out):
     """Writes the bytes of ids that `decoded_length` has checked to `out`, which has 8 to spare.
 
@@ -129,7 +128,7 @@ def decode(internal, start, text, head, ids, out):
 # ---- the textbook method ------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _heap_push(heap, size, key):
     at = size
     while at > 0 and key < heap[(at - 1) >> 1]:
@@ -138,7 +137,7 @@ def _heap_push(heap, size, key):
     heap[at] = key
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _heap_pop(heap, size):
     """Removes the least of `size` keys and returns it."""
     least, key, at, size = heap[0], heap[size - 1], 0, size - 1
@@ -156,7 +155,7 @@ def _heap_pop(heap, size):
     return least
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _offer(parts, filter, pairs, shifts, symbol, heap, size, at, after):
     """Queues the merge of the symbols at two neighbouring places, if there is one: rank << 36 | at.
     Returns the size of the heap."""
@@ -167,7 +166,7 @@ def _offer(parts, filter, pairs, shifts, symbol, heap, size, at, after):
     return size + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def encode_by_rank(parts, filter, pairs, made, data, out):
     """Merges the pair of least rank, leftmost first, until none is left. O(n log n), any merges.
 
@@ -207,7 +206,7 @@ def encode_by_rank(parts, filter, pairs, made, data, out):
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def all_reachable(parts, filter, pairs, made, start, text):
     """Whether every token's own bytes encode to that token."""
     size = 0

@@ -10,7 +10,8 @@ alone, which works as no two nodes share a base.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from bytelm.tokenizer.borrow import compiled, inlined
 
 NONE = -1
 ID_BITS = 24  # ids of tokens; the same limit as the trainer's
@@ -40,7 +41,7 @@ def packed(high: np.ndarray, low: np.ndarray) -> np.ndarray:
 # ---- pairs --------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _bits(n):
     """The shift that leaves an index into n entries (a power of two) of a 64-bit hash."""
     shift = np.uint64(64)
@@ -50,13 +51,13 @@ def _bits(n):
     return shift
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def pair_shifts(filter, pairs):
     """What `merged` wants to know about the sizes of the two, computed once."""
     return _bits(64 * len(filter)), _bits(len(pairs))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def merged(parts, filter, pairs, shifts, left, right):
     """The token a pair of uint64 ids merges into, or 0."""
     key = left << np.uint64(32) | right
@@ -73,7 +74,7 @@ def merged(parts, filter, pairs, shifts, left, right):
         at = (at + np.uint64(1)) & np.uint64(len(pairs) - 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fill_pairs(parts, filter, pairs):
     """Enters every merge; of two of the same pair the first."""
     shifts = pair_shifts(filter, pairs)
@@ -101,7 +102,7 @@ def pair_tables(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # ---- trie ---------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def longest(entry, trie, data, at):
     """The longest token (uint64) that matches at `at`, which is inside `data`."""
     if at + 1 >= len(data):
@@ -121,7 +122,7 @@ def longest(entry, trie, data, at):
     return node >> np.uint64(_BYTE_BITS) & _ID
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fits(trie, based, base, children):
     if based[base]:
         return False
@@ -131,7 +132,7 @@ def _fits(trie, based, base, children):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _place(trie, based, free, children):
     """Where the children of a node go, which it takes; -1 if `trie` is too short."""
     base = max(free - children[0], np.int64(1))
@@ -145,7 +146,7 @@ def _place(trie, based, free, children):
     return base
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def build_trie(order, start, text, entry, trie, prefix):
     """Fills the double array from tokens in byte order (`order`); returns the entries used, or -1
     if `trie` is too short. Also sets `prefix`, the longest proper prefix that is a token, or -1.

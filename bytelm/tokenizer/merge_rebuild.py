@@ -7,9 +7,8 @@ only read from front to back.
 """
 
 import numpy as np
-from numba import njit
 
-from bytelm.tokenizer.borrow import borrowed, prefetch
+from bytelm.tokenizer.borrow import borrowed, compiled, prefetch
 from bytelm.tokenizer.merge_table import (
     ANY_PAIR,
     BEST,
@@ -36,7 +35,7 @@ from bytelm.tokenizer.merge_table import (
 AHEAD = 16  # places to fetch in advance
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _compact(core):
     """One slot a token again. Returns how often each token occurs."""
     slots, width, n = core.slots, core.width, core.reg[SLOTS]
@@ -53,7 +52,7 @@ def _compact(core):
     return frequency
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tally_rights(core, places, rights):
     last = len(places) - 1
     for i in range(len(places)):
@@ -66,7 +65,7 @@ def _tally_rights(core, places, rights):
     return rights
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _track_rights(core, left, rights):
     sep = len(core.width) - 1
     if core.reg[ROWS] + rights > len(core.left):
@@ -83,7 +82,7 @@ def _track_rights(core, left, rights):
             core.right_room[y] = track(core, left, y, count)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _list_rights(core, places):
     for i in range(len(places)):
         y = core.slots[np.int64(places[i]) + 1]
@@ -93,13 +92,13 @@ def _list_rights(core, places):
             core.right_room[y] = at + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _forget_rooms(core, rights):
     for i in range(rights):
         core.right_room[core.right_seen[i]] = -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rebuild_scanning(core, left):
     """Tracks all pairs of one left token that is too frequent to gather."""
     found, p, rights = len(core.scratch), np.int64(1), np.int64(0)
@@ -114,7 +113,7 @@ def _rebuild_scanning(core, left):
     _forget_rooms(core, rights)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gather(core, frequency, low, high, at):
     """Writes (place, right neighbour) of every token in [low, high) that may be in a tracked pair
     to the arena, by token, from `at` on. `left_room` tells where each token's part ends."""
@@ -133,7 +132,7 @@ def _gather(core, frequency, low, high, at):
         left = right
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rebuild_range(core, frequency, low, high, total):
     """Tracks all pairs whose left token is in [low, high), of which there are `total`."""
     arena, room = core.arena, core.left_room
@@ -161,7 +160,7 @@ def _rebuild_range(core, frequency, low, high, total):
         _forget_rooms(core, rights)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _track_bytes(core):
     """Tracks pairs while every token is one byte: two sequential passes, one dense table.
 
@@ -204,7 +203,7 @@ def _track_bytes(core):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rebuild(core, theta):
     """Counts all pairs of the corpus as it is now; tracks those with `theta` occurrences or more,
     as far as they fit into half of the arena, but at least the best."""
@@ -215,7 +214,7 @@ def rebuild(core, theta):
         _track_all(core, frequency, core.reg[BEST], core.reg[BEST_PAIR] + 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _track_all(core, frequency, theta, theta_pair):
     core.reg[TOP] = core.reg[ROWS] = core.reg[HEAP] = core.reg[BEST] = 0
     empty_index(core)

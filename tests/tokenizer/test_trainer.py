@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import caching
 from tokenizers import Tokenizer, models, trainers
 
 from bytelm.errors import BytelmError
-from bytelm.tokenizer import trainer
+from bytelm.tokenizer import borrow, trainer
 from bytelm.tokenizer.trainer import PieceRules, bits_per_byte, train_merges
 
 from .conftest import CORPORA, executable_like, naive_merges
@@ -204,3 +205,12 @@ def test_training_stays_inside_the_memory_it_was_given():
     run = [sys.executable, "-c", FRUGAL, "320"]
     told = subprocess.run(run, capture_output=True, text=True, check=True)
     assert 200 < int(told.stdout) / 1024 <= 320
+
+
+def test_a_core_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
+    def no_locator(*_):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(caching.FunctionCache, "__init__", no_locator)
+    with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
+        assert not borrow._can_cache()
