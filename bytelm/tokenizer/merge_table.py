@@ -151,7 +151,9 @@ def _find(core, pair):
     """Where in `key` the pair is, or where it would go."""
     bits = np.uint64(core.reg[INDEX])
     last = (np.uint64(1) << bits) - np.uint64(1)
-    at = (np.uint64(pair) * _MIX) >> (np.uint64(64) - bits)
+    mixed = np.uint64(pair) * _MIX
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * _MIX  # once alone, pairs of small ids huddle
+    at = mixed >> (np.uint64(64) - bits)
     while core.key[at] != pair and core.key[at] != EMPTY:
         at = (at + np.uint64(1)) & last
     return at

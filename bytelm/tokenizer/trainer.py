@@ -141,7 +141,7 @@ def train_merges(
         lowest = complete and core.reg[merge_table.THETA] == first
         if status == merge_core.COMPLETE or lowest:
             break
-        theta = max(first, _next_threshold(theta, core, ids))
+        theta = max(first, _next_threshold(core, ids))
     found = slice(256, int(core.reg[merge_table.IDS]))
     return Merges(
         core.merges[found].copy(),
@@ -152,11 +152,11 @@ def train_merges(
     )
 
 
-def _next_threshold(theta: int, core: merge_table.Core, ids: int) -> int:
+def _next_threshold(core: merge_table.Core, ids: int) -> int:
     """Counts fall about as 1 / id: half of what the last merge should have, so that this recount is
     the last, as far as the lists fit."""
-    theta = min(theta, int(core.reg[merge_table.THETA]))
-    return min(theta * int(core.reg[merge_table.IDS]) // (2 * ids), theta // 2)
+    reached = int(core.reg[merge_table.THETA])
+    return min(reached * int(core.reg[merge_table.IDS]) // (2 * ids), reached // 2)
 
 
 def _check(ids: int, max_token_length: int | None, min_frequency: int) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -14,7 +15,7 @@ from numba.core import caching
 from tokenizers import Tokenizer, models, trainers
 
 from bytelm.errors import BytelmError
-from bytelm.tokenizer import borrow, trainer
+from bytelm.tokenizer import borrow, merge_table, trainer
 from bytelm.tokenizer.trainer import PieceRules, bits_per_byte, train_merges
 
 from .conftest import CORPORA, executable_like, naive_merges
@@ -214,3 +215,9 @@ def test_a_core_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
     monkeypatch.setattr(caching.FunctionCache, "__init__", no_locator)
     with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
         assert not borrow._can_cache()
+
+
+def test_the_next_threshold_follows_from_where_tracking_stopped_not_from_what_was_asked():
+    reg = np.zeros(13, np.int64)
+    reg[merge_table.THETA], reg[merge_table.IDS] = 720, 16_384  # the lists had no room below 720
+    assert trainer._next_threshold(SimpleNamespace(reg=reg), 65_536) == 90
