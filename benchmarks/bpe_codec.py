@@ -1,16 +1,16 @@
-"""Encoding and decoding speed of `BinaryBPE` beside Hugging Face `tokenizers` and tiktoken.
+"""Encoding and decoding speed of `BinaryBPE` beside Hugging Face, tiktoken and sentencepiece.
 
-Same vocabulary, same held-out bytes, one thread, one process; MiB per CPU second, best of two
-rounds that alternate between the contenders. Hugging Face takes the latin-1 layout and strings made
+Same vocabulary, same held-out bytes, one thread, one process; MiB per CPU second, best of rounds
+that alternate between the contenders. Hugging Face takes the latin-1 layout and strings made
 beforehand, its time includes building the `.ids` lists (it has no other output). tiktoken is called
-by its private method for one piece of bytes. Ids are compared every time. The first call of ours
-in a process, which loads the compiled core and builds tables, is reported apart.
+by its private method for one piece of bytes, sentencepiece takes our export and a CJK character a
+byte. Ids are compared every time. The first call of ours in a process, which loads the compiled
+core and builds tables, is reported apart.
 
-    python benchmarks/bpe_codec.py --corpus /tmp/bpe/corpus/heldout
+    python -m benchmarks.bpe_codec --corpus /tmp/bpe/corpus/heldout
 """
 
 import argparse
-import json
 import os
 import random
 import time
@@ -20,14 +20,17 @@ from typing import Any
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+from sentencepiece import SentencePieceProcessor
 from tiktoken import Encoding
 from tokenizers import Tokenizer
 
-from bytelm.tokenizer import BinaryBPE
+from benchmarks.common import store
+from bytelm.tokenizer import BinaryBPE, spm
 
 ROOT = Path(__file__).resolve().parents[1] / "tokenizers"
-STORE = Path(__file__).with_suffix(".json")
 NAMES = ("binary-4k", "binary-16k", "binary-64k")
+ROUNDS = 3
+RIVALS = ("hf", "tiktoken", "sentencepiece")
 PIECES = {"8 KiB": 1 << 13, "1 MiB": 1 << 20}
 
 
@@ -53,11 +56,13 @@ def contenders(bpe: BinaryBPE) -> dict[str, tuple[Callable[[Any], Any], Callable
     hf = Tokenizer.from_str(bpe.to_json(layout="latin-1").decode())
     hf.encode_special_tokens = True
     ranks = {bpe.codec.token(i): i for i in range(len(bpe.codec))}
+    spp = SentencePieceProcessor(model_proto=bpe.to_sentencepiece())
     tik = Encoding(name="b", pat_str="(?s:.)", mergeable_ranks=ranks, special_tokens={})
     return {
         "ours": (bpe.encode, bytes),
         "hf": (lambda text: hf.encode(text).ids, lambda piece: piece.decode("latin-1")),
         "tiktoken": (tik._encode_single_piece, bytes),
+        "sentencepiece": (spp.encode, spm.as_text),
     }
 
 
@@ -65,8 +70,9 @@ def measure_encoding(bpe: BinaryBPE, data: bytes, length: int) -> dict[str, floa
     pieces = [data[i : i + length] for i in range(0, len(data), length)]
     best: dict[str, float] = {}
     want = [bpe.encode(piece).tolist() for piece in pieces]
-    for _ in range(2):
-        for name, (encode, prepare) in contenders(bpe).items():
+    made = contenders(bpe)
+    for _ in range(ROUNDS):
+        for name, (encode, prepare) in made.items():
             ready = [prepare(piece) for piece in pieces]
             spent, found = seconds(lambda encode=encode, ready=ready: [encode(x) for x in ready])
             first = 7 if name == "tiktoken" else 0
@@ -80,7 +86,7 @@ def measure_decoding(bpe: BinaryBPE, data: bytes) -> dict[str, float]:
     hf = Tokenizer.from_str(bpe.to_json(layout="latin-1").decode())
     listed = ids.tolist()
     best: dict[str, float] = {}
-    for _ in range(2):
+    for _ in range(ROUNDS):
         spent, found = seconds(lambda: bpe.decode(ids))
         assert found == data
         best["ours"] = min(best.get("ours", spent), spent)
@@ -90,18 +96,16 @@ def measure_decoding(bpe: BinaryBPE, data: bytes) -> dict[str, float]:
     return {name: round(len(data) / 2**20 / spent, 2) for name, spent in best.items()}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    names = ("ours", "hf", "tiktoken")
-    lines = [
-        "| vocabulary | what | " + " | ".join(names) + " | ours / hf | ours / tiktoken |",
-        "|---|---|---|---|---|---|---|",
+def table(rows: list[dict[str, Any]]) -> list[list[object]]:
+    lines: list[list[object]] = [
+        ["vocabulary", "what", "ours", *RIVALS, *(f"ours / {name}" for name in RIVALS)]
     ]
     for row in rows:
         speed = row["mib_per_cpu_s"]
-        cells = [str(speed.get(name, "")) for name in names]
-        ratios = [f"{speed['ours'] / speed[n]:.1f}" if n in speed else "" for n in names[1:]]
-        lines.append("| " + " | ".join([row["vocabulary"], row["what"], *cells, *ratios]) + " |")
-    return "\n".join(lines)
+        ratios = [f"{speed['ours'] / speed[n]:.1f}" if n in speed else "" for n in RIVALS]
+        cells = [speed.get(name, "") for name in ("ours", *RIVALS)]
+        lines.append([row["vocabulary"], row["what"], *cells, *ratios])
+    return lines
 
 
 def main() -> None:
@@ -118,8 +122,7 @@ def main() -> None:
             speed = measure_encoding(bpe, data, length)
             rows.append({**row, "what": f"encode, {what} pieces", "mib_per_cpu_s": speed})
         rows.append({**row, "what": "decode", "mib_per_cpu_s": measure_decoding(bpe, data)})
-        STORE.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
+    store("bpe_codec", {"mib": options.mib, "rows": rows}, table(rows))
 
 
 if __name__ == "__main__":

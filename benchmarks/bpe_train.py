@@ -5,15 +5,16 @@ Every contender gets the same pieces in the same order and runs in a process of 
 resident set from the kernel. Ours is called twice in a fresh process: the first call, on 64 bytes,
 loads or compiles the core and is reported apart. sentencepiece takes no bytes, so each byte
 becomes one CJK character; it refreshes its candidates now and then only, so its merges differ.
+A case is MiB:vocabulary:piece, or MiB:vocabulary:piece:limit for ours alone inside a memory limit
+in MiB. `--series` adds ours alone from 16 to 400 MB. What is not measured anew stays stored.
 
-    python benchmarks/bpe_train.py --corpus /tmp/bpe/corpus/train --case 16:4096:4096 ours hf
+    python -m benchmarks.bpe_train --corpus /tmp/bpe/corpus/train --series
 """
 
 import argparse
 import hashlib
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-STORE = Path(__file__).with_name("bpe_train.json")
+CASES = ("16:4096:4096", "16:4096:8192", "64:65536:8192")
+REPEATS = 3  # of ours, which takes seconds; the run with the median CPU time is told
+SERIES = tuple(f"{size}:65536:8192" for size in (16, 64, 128, 256, 400))
+LIMITED = "400:65536:8192:1792"
 SPECIALS = ["<|start|>", "<|end|>", "<|pad|>", "<|unk|>", "<|cls|>", "<|sep|>", "<|mask|>"]
 
 
@@ -60,11 +64,18 @@ def timed(train: Callable[[], list[tuple[bytes, bytes]] | None]) -> dict[str, An
     if merges is not None:
         digest = hashlib.sha256(b"".join(len(x).to_bytes(4) + x for m in merges for x in m))
         row |= {"merges": len(merges), "merges_sha256": digest.hexdigest()[:16]}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return row | {"peak_mib": round(peak / 1024)}
+    return row | {"peak_mib": round(peak_kib() / 1024)}
 
 
-def run_ours(documents: list[bytes], vocabulary: int, piece: int) -> dict[str, Any]:
+def peak_kib() -> int:
+    """Of this process alone; getrusage counts what the parent held when it started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+
+
+def run_ours(
+    documents: list[bytes], vocabulary: int, piece: int, limit: int | None = None
+) -> dict[str, Any]:
     from bytelm.tokenizer.trainer import train_merges
 
     start = time.process_time()
@@ -73,7 +84,11 @@ def run_ours(documents: list[bytes], vocabulary: int, piece: int) -> dict[str, A
     result: list[Any] = []
 
     def call() -> None:
-        result.append(train_merges(drained(documents), ids=vocabulary - 7, piece_length=piece))
+        memory = None if limit is None else limit << 20
+        found = train_merges(
+            drained(documents), ids=vocabulary - 7, piece_length=piece, max_memory=memory
+        )
+        result.append(found)
 
     row = timed(call)
     token = [bytes([value]) for value in range(256)]
@@ -134,49 +149,56 @@ CONTENDERS = {"ours": run_ours, "hf": run_hf, "sentencepiece": run_sentencepiece
 
 
 def one(name: str, case: str, corpus: Path) -> dict[str, Any]:
-    megabytes, vocabulary, piece = (int(part) for part in case.split(":"))
-    documents = sample(corpus, megabytes)
-    return CONTENDERS[name](documents, vocabulary, piece)
+    megabytes, *rest = (int(part) for part in case.split(":"))
+    return CONTENDERS[name](sample(corpus, megabytes), *rest)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| MiB | vocabulary | piece | trainer | CPU s | wall s | peak MiB | merges | CPU ratio |",
-        "|---|---|---|---|---|---|---|---|---|",
+def table(rows: list[dict[str, Any]]) -> list[list[object]]:
+    lines: list[list[object]] = [
+        ["MiB", "vocabulary", "piece", "trainer", "CPU s", "wall s", "peak MiB", "merges"]
+        + ["CPU ratio", "CPU ns a byte"]
     ]
     base = {row["case"]: row["cpu_s"] for row in rows if row["trainer"] == "ours"}
-    for row in sorted(
-        rows, key=lambda row: ([int(x) for x in row["case"].split(":")], row["cpu_s"])
-    ):
-        size, vocabulary, piece = row["case"].split(":")
-        ratio = f"{row['cpu_s'] / base[row['case']]:.1f}" if row["case"] in base else ""
-        cells = [size, vocabulary, piece, row["trainer"], row["cpu_s"], row["wall_s"]]
-        cells += [row["peak_mib"], row.get("merges_sha256", "(its own)"), ratio]
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    return "\n".join(lines)
+    for row in sorted(rows, key=lambda r: ([int(x) for x in r["case"].split(":")], r["cpu_s"])):
+        size, vocabulary, piece, *limit = row["case"].split(":")
+        name = row["trainer"] + "".join(f", at most {mib} MiB" for mib in limit)
+        cells = [size, vocabulary, piece, name, row["cpu_s"], row["wall_s"], row["peak_mib"]]
+        cells += [row.get("merges_sha256", "(its own)"), f"{row['cpu_s'] / base[row['case']]:.1f}"]
+        lines.append([*cells, round(row["cpu_s"] / int(size) / 2**20 * 1e9)])
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("trainer", nargs="*", choices=[*CONTENDERS, []])
-    parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--case", action="append", default=[], help="MiB:vocabulary:piece")
+    parser.add_argument("trainer", nargs="*", default=list(CONTENDERS))
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--case", action="append", default=[], help="MiB:vocabulary:piece[:limit]")
+    parser.add_argument("--series", action="store_true", help="ours alone from 16 to 400 MB")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(one(options.trainer[0], options.case[0], options.corpus)))
         return
-    rows = json.loads(STORE.read_text()) if STORE.exists() else []
-    for case in options.case:
-        for name in options.trainer:
-            command = [sys.executable, __file__, name, "--case", case, "--child"]
-            command += ["--corpus", str(options.corpus)]
+    from benchmarks.common import RESULTS, store  # brings torch, which no child should pay for
+
+    runs = [(case, name) for case in options.case or CASES for name in options.trainer]
+    if options.series:
+        runs += [(case, "ours") for case in (*SERIES, LIMITED) if (case, "ours") not in runs]
+    stored = RESULTS / "bpe_train.json"
+    rows = json.loads(stored.read_text())["runs"] if stored.exists() else []
+    for case, name in runs:
+        command = [sys.executable, "-m", "benchmarks.bpe_train", name, "--case", case, "--child"]
+        command += ["--corpus", str(options.corpus)]
+        times = []
+        for _ in range(REPEATS if name == "ours" and case in CASES else 1):
             out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            row = {"case": case, "trainer": name, **json.loads(out.splitlines()[-1])}
-            rows = json.loads(STORE.read_text()) if STORE.exists() else []
-            rows = [r for r in rows if (r["case"], r["trainer"]) != (case, name)] + [row]
-            STORE.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
+            times.append(json.loads(out.splitlines()[-1]))
+            print(case, name, times[-1], flush=True)
+        row = sorted(times, key=lambda row: row["cpu_s"])[len(times) // 2]
+        row |= {"cpu_s_each": [row["cpu_s"] for row in times]}
+        rows = [r for r in rows if (r["case"], r["trainer"]) != (case, name)]
+        rows.append({"case": case, "trainer": name, **row})
+    store("bpe_train", {"runs": rows}, table(rows))
 
 
 if __name__ == "__main__":

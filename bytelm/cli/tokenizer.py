@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bytelm.cli.output import note, print_json
-from bytelm.errors import BytelmError
+from bytelm.errors import BytelmError, unknown_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ tokenizer = typer.Typer(no_args_is_help=True, help="Train and use Binary BPE voc
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Tokenizer = Annotated[Path, typer.Argument(help="Folder or file of a trained tokenizer.")]
+_EXPORTS = {"sentencepiece": "tokenizer.model", "tiktoken": "tokenizer.tiktoken"}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -259,13 +260,24 @@ def unpack(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; its own if absent.")] = None,
     layout: Annotated[str, typer.Option(help="byte-level or latin-1.")] = "byte-level",
     vocab_size: Annotated[int | None, typer.Option(help="Cut to this size.")] = None,
+    format: Annotated[str, typer.Option(help="json, sentencepiece or tiktoken.")] = "json",
 ) -> None:
-    """Write the plain tokenizer.json other libraries read, from a gzipped or any other one."""
+    """Write the plain tokenizer.json other libraries read, from a gzipped or any other one; or the
+    model of sentencepiece, or the ranks of tiktoken."""
     from bytelm.tokenizer import BinaryBPE
+    from bytelm.tokenizer.files import write
 
+    if format not in ("json", *_EXPORTS):
+        raise BytelmError(unknown_name("format", format, ["json", *_EXPORTS]))
     bpe = BinaryBPE.load(model)
     bpe = bpe.truncate(vocab_size) if vocab_size else bpe
-    print(bpe.save(out or (model if model.is_dir() else model.parent), layout=layout))
+    folder = out or (model if model.is_dir() else model.parent)
+    if format == "json":
+        print(bpe.save(folder, layout=layout))
+        return
+    path = folder / _EXPORTS[format]
+    write(path, bpe.to_sentencepiece() if format == "sentencepiece" else bpe.to_tiktoken())
+    print(path)
 
 
 # ---- reading options and files ------------------------------------------------------------------

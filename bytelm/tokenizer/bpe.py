@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from bytelm.data.sources import FileSource, ManySource, Source, open_source
 from bytelm.errors import BytelmError, unknown_name
-from bytelm.tokenizer import codec_core, files
+from bytelm.tokenizer import codec_core, files, spm
 from bytelm.tokenizer.codec import Codec
 from bytelm.tokenizer.trainer import Merges, PieceRules, train_merges
 
@@ -176,15 +177,25 @@ class BinaryBPE:
 
     def encode(self, data: bytes) -> np.ndarray:
         """(n,) uint32 ids of any bytes; never a special token."""
-        internal = self.codec.encode(data)
-        return np.take(self._ids, internal)
+        return self._numbered(self.codec.encode(data))
 
     def encode_with_offsets(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         """(n,) ids and (n+1,) int64 byte offsets: token i is data[offsets[i]:offsets[i+1]]."""
         internal = self.codec.encode(data)
         offsets = np.zeros(len(internal) + 1, np.int64)
         np.cumsum(self.codec.lengths[internal], out=offsets[1:])
-        return np.take(self._ids, internal), offsets
+        return self._numbered(internal), offsets
+
+    def _numbered(self, internal: np.ndarray) -> np.ndarray:
+        """The file's ids of internal ones; usually all are moved by the number of specials."""
+        if self._moved is not None:
+            return internal + self._moved
+        return np.take(self._ids, internal)
+
+    @cached_property
+    def _moved(self) -> np.uint32 | None:
+        by = self._ids - np.arange(len(self._ids), dtype=np.uint32)
+        return by[0] if (by == by[0]).all() else None
 
     def encode_batch(self, documents: Iterable[bytes], *, threads: int = 1) -> list[np.ndarray]:
         """`encode` of each; the compiled core runs outside the interpreter's lock."""
@@ -238,6 +249,23 @@ class BinaryBPE:
         if not self.codec.exact:
             raise BytelmError("tiktoken finds tokens by rank alone: it needs all to be reachable")
         return files.tiktoken_lines(self.codec.token(i) for i in range(len(self.codec)))
+
+    def to_sentencepiece(self, *, unknown: str = "<|unk|>") -> bytes:
+        """A sentencepiece `.model` with our ids, which encodes `spm.as_text(data)`.
+
+        `BytelmError` if it cannot be the same: an unreachable token, ids with gaps or of tokens
+        that no merge makes, or no special token `unknown`, which the format demands.
+        """
+        if not self.codec.exact or self._stored.unmerged:
+            raise BytelmError("sentencepiece merges by spelling: it needs all to be reachable")
+        names = {number: name for name, number in self._stored.specials.items()}
+        tokens = [names.get(i, text) for i, text in enumerate(self.token_bytes)]
+        if None in tokens:
+            raise BytelmError("sentencepiece numbers its pieces without gaps; these ids have some")
+        self.special(unknown)
+        rank = np.zeros(self.vocab_size, np.int64)
+        rank[self._ids] = np.arange(len(self._ids))
+        return spm.model(cast(list[bytes | str], tokens), rank.tolist(), unknown=unknown)
 
     def save(
         self,

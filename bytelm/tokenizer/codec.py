@@ -13,8 +13,7 @@ import numpy as np
 
 from bytelm.errors import BytelmError
 from bytelm.tokenizer import codec_core
-
-_VERDICTS = 1 << 15
+from bytelm.tokenizer.codec_tables import ID_BITS, Tables, packed, pair_tables, tries
 
 
 class Codec:
@@ -29,6 +28,8 @@ class Codec:
         known = np.arange(256, 256 + len(self.merges))
         if (self.merges < 0).any() or (self.merges >= known[:, None]).any():
             raise BytelmError("a merge names a token that no earlier merge makes")
+        if len(known) + 256 > 1 << ID_BITS:
+            raise BytelmError(f"{len(known)} merges are too many: ids have {ID_BITS} bits")
         own = np.arange(256)
         self._left = np.concatenate([own, self.merges[:, 0]]).astype(np.int32)
         self._right = np.concatenate([own, self.merges[:, 1]]).astype(np.int32)
@@ -69,45 +70,27 @@ class Codec:
 
     @cached_property
     def _pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Hash table of the merges: pair, rank, id of the token it makes."""
-        size = 1 << max(10, (4 * len(self.merges)).bit_length())
-        key, rank = np.empty(size, np.int64), np.full(size, 256, np.int32)
-        codec_core.fill_pairs(self._left, self._right, key, rank)
-        made = self._merge_ids[rank - 256] if len(self.merges) else rank
-        return key, rank, made.astype(np.int32)
+        """The merges by pair: parts of each token, bit filter, hash table."""
+        parts = packed(self._left, self._right)
+        return parts, *pair_tables(parts)
+
+    @cached_property
+    def _by_rank(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What `encode_by_rank` reads."""
+        return *self._pairs, np.concatenate([np.arange(256), self._merge_ids]).astype(np.uint32)
 
     @cached_property
     def exact(self) -> bool:
         """Whether the fast encoder applies: every token is reached from its own bytes."""
         distinct = np.array_equal(self._merge_ids, np.arange(256, len(self)))
-        return distinct and codec_core.all_reachable(*self._pairs, self.start, self.text)
+        return distinct and codec_core.all_reachable(*self._by_rank, self.start, self.text)
 
     @cached_property
-    def _tables(self) -> codec_core.Tables:
+    def _tables(self) -> Tables:
         ids = range(len(self))
         order = np.array(sorted(ids, key=[self.token(i) for i in ids].__getitem__), np.int64)
-        prefix = np.full(len(self), codec_core.NONE, np.int32)
-        size = 1 << 12
-        used = -1
-        while used < 0:
-            size *= 2
-            entry, trie = np.zeros(1 << 16, np.uint64), np.zeros(size, np.uint64)
-            best = np.zeros(size, np.int32)
-            used = codec_core.build_trie(order, self.start, self.text, entry, trie, best, prefix)
-        return codec_core.Tables(
-            left=self._left,
-            right=self._right,
-            length=self.lengths.astype(np.int32),
-            start=self.start,
-            text=self.text,
-            prefix=prefix,
-            pair_key=self._pairs[0],
-            pair_id=self._pairs[1],
-            entry=entry,
-            trie=trie[:used],
-            best=best[:used],
-            verdict=np.full(_VERDICTS, ~np.uint64(0)),
-        )
+        entry, trie, prefix = tries(order, self.start, self.text)
+        return Tables(*self._pairs, packed(prefix, self.lengths), entry, trie)
 
     def encode(self, data: bytes) -> np.ndarray:
         """(n,) uint32 internal ids of any bytes."""
@@ -116,7 +99,7 @@ class Codec:
         if self.exact:
             count = codec_core.encode(self._tables, given, out)
         else:
-            count = codec_core.encode_by_rank(*self._pairs, given, out)
+            count = codec_core.encode_by_rank(*self._by_rank, given, out)
         return out[:count]
 
     def decode(self, ids: np.ndarray, *, internal: np.ndarray) -> bytes:

@@ -9,10 +9,10 @@ distinct neighbour, not once per site. Merge order, ties included, is that of Hu
 """
 
 import numpy as np
-from numba import njit
 
-from bytelm.tokenizer.borrow import borrowed, prefetch
+from bytelm.tokenizer.borrow import borrowed, compiled, prefetch
 from bytelm.tokenizer.merge_table import (
+    FLAT,
     HEAP,
     IDS,
     ROWS,
@@ -35,7 +35,7 @@ PAUSED, EXHAUSTED, COMPLETE = range(3)  # why `merge_some` returned
 AHEAD = 16  # places to fetch in advance: they are far apart, and the next one is known
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find_pairs(core, a, b, p):
     """Fills `scratch` with non-overlapping starts of (a, b) from token start `p` on.
 
@@ -54,7 +54,21 @@ def _find_pairs(core, a, b, p):
     return found, p
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def _find_pairs_flat(core, a, b, p):
+    """The same while every token fills one slot: no width decides where to look next."""
+    slots, scratch, last = core.slots, core.scratch, core.reg[SLOTS] - 1
+    found = 0
+    while p < last and found < len(scratch):
+        if slots[p] == a and slots[p + 1] == b:
+            scratch[found] = p
+            found += 1
+            p += 1
+        p += 1
+    return found, p if p < last else core.reg[SLOTS]
+
+
+@compiled
 def _fuse(core, places, a, b, new, seen):
     """Merges at `places`, in order; tallies the neighbours. Keeps the merged places in front.
 
@@ -88,7 +102,7 @@ def _fuse(core, places, a, b, new, seen):
     return kept, lefts << 32 | rights
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_lists(core, places, new):
     slots, arena, width = core.slots, core.arena, core.width
     left_room, right_room, wide = core.left_room, core.right_room, core.width[new]
@@ -105,7 +119,7 @@ def _write_lists(core, places, new):
             right_room[y] = at + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _settle_counts(core, a, b, new, seen):
     """Takes the tallied neighbours from the pairs they were in, and tracks the new pairs.
 
@@ -143,7 +157,7 @@ def _settle_counts(core, a, b, new, seen):
     return lists, lefts, rights
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _merge(core, row):
     """Merges the pair of `row`, which is off the heap, into the next id."""
     a, b = core.left[row], core.right[row]
@@ -162,7 +176,10 @@ def _merge(core, row):
     else:
         found, p = len(core.scratch), np.int64(1)
         while found == len(core.scratch):
-            found, p = _find_pairs(core, a, b, p)
+            if core.reg[FLAT] == new:
+                found, p = _find_pairs_flat(core, a, b, p)
+            else:
+                found, p = _find_pairs(core, a, b, p)
             _, seen = _fuse(core, core.scratch[:found], a, b, new, seen)
         core.reg[WORK] += core.reg[SLOTS]
     core.length[row] = 0
@@ -182,7 +199,7 @@ def _merge(core, row):
             core.right_room[core.right_seen[i]] = -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lacks_room(core, row):
     """Whether merging `row` could find the arena or the table of pairs full."""
     births = 2 * min(core.count[row], core.reg[IDS]) + 2
@@ -194,7 +211,7 @@ def _lacks_room(core, row):
     return full or core.reg[ROWS] + births > len(core.left)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def merge_some(core, ids, work):
     """Merges until there are `ids` ids, about `work` positions were read, or no pair is tracked.
 

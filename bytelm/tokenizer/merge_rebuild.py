@@ -1,20 +1,20 @@
 """Counts all pairs of a corpus afresh and lists the positions of those worth tracking.
 
-While all tokens are bytes one dense table counts every pair. Later, places are gathered by left
-token, as many left tokens at a time as fit into half of the free arena, and right neighbours
-tallied in a dense array: exact, and no hash table over all pairs is needed.
+While all tokens are bytes one dense table counts every pair. Later, places and what follows them
+are gathered by left token, as many left tokens at a time as fit into the free arena, and the right
+neighbours tallied in a dense array: exact, without a hash table over all pairs, and the corpus is
+only read from front to back.
 """
 
 import numpy as np
-from numba import njit
 
-from bytelm.tokenizer.borrow import borrowed, prefetch
+from bytelm.tokenizer.borrow import borrowed, compiled, prefetch
 from bytelm.tokenizer.merge_table import (
     ANY_PAIR,
     BEST,
     BEST_PAIR,
     CAP,
-    EMPTY,
+    FLAT,
     HEAP,
     IDS,
     ROWS,
@@ -22,6 +22,7 @@ from bytelm.tokenizer.merge_table import (
     THETA,
     THETA_PAIR,
     TOP,
+    empty_index,
     find_token,
     heapify,
     make_room,
@@ -34,21 +35,24 @@ from bytelm.tokenizer.merge_table import (
 AHEAD = 16  # places to fetch in advance
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _compact(core):
-    """One slot a token again."""
-    slots, n = core.slots, core.reg[SLOTS]
+    """One slot a token again. Returns how often each token occurs."""
+    slots, width, n = core.slots, core.width, core.reg[SLOTS]
+    frequency = np.zeros(len(width), np.int64)
     p = to = np.int64(0)
     while p < n:
         token = slots[p]
         slots[to] = token
+        frequency[token] += 1
         to += 1
-        p += core.width[token]
-    core.reg[SLOTS] = to
-    core.width[:] = 1
+        p += width[token]
+    core.reg[SLOTS], core.reg[FLAT] = to, core.reg[IDS]
+    width[:] = 1
+    return frequency
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _tally_rights(core, places, rights):
     last = len(places) - 1
     for i in range(len(places)):
@@ -61,7 +65,7 @@ def _tally_rights(core, places, rights):
     return rights
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _track_rights(core, left, rights):
     sep = len(core.width) - 1
     if core.reg[ROWS] + rights > len(core.left):
@@ -78,7 +82,7 @@ def _track_rights(core, left, rights):
             core.right_room[y] = track(core, left, y, count)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _list_rights(core, places):
     for i in range(len(places)):
         y = core.slots[np.int64(places[i]) + 1]
@@ -88,13 +92,13 @@ def _list_rights(core, places):
             core.right_room[y] = at + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _forget_rooms(core, rights):
     for i in range(rights):
         core.right_room[core.right_seen[i]] = -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rebuild_scanning(core, left):
     """Tracks all pairs of one left token that is too frequent to gather."""
     found, p, rights = len(core.scratch), np.int64(1), np.int64(0)
@@ -109,33 +113,54 @@ def _rebuild_scanning(core, left):
     _forget_rooms(core, rights)
 
 
-@njit(cache=True, nogil=True)
-def _rebuild_range(core, frequency, low, high, total):
-    """Tracks all pairs whose left token is in [low, high): gathers places by left token at the end
-    of the arena, then counts right neighbours per left token."""
-    arena, room, theta = core.arena, core.left_room, core.reg[THETA]
-    at = len(arena) - total
+@compiled
+def _gather(core, frequency, low, high, at):
+    """Writes (place, right neighbour) of every token in [low, high) that may be in a tracked pair
+    to the arena, by token, from `at` on. `left_room` tells where each token's part ends."""
+    slots, arena, room, theta = core.slots, core.arena, core.left_room, core.reg[THETA]
     for left in range(low, high):
         if frequency[left] >= theta:
             room[left] = at
-            at += frequency[left]
-    slots = core.slots
-    for p in range(1, core.reg[SLOTS]):
-        at = room[slots[p]]
+            at += 2 * frequency[left]
+    left = slots[1]
+    for p in range(1, core.reg[SLOTS] - 1):
+        right = slots[p + 1]
+        at = room[left]
         if at >= 0:
-            arena[at] = p
-            room[slots[p]] = at + 1
+            arena[at], arena[at + 1] = p, right
+            room[left] = at + 2
+        left = right
+
+
+@compiled
+def _rebuild_range(core, frequency, low, high, total):
+    """Tracks all pairs whose left token is in [low, high), of which there are `total`."""
+    arena, room = core.arena, core.left_room
+    right_tally, right_seen, right_room = core.right_tally, core.right_seen, core.right_room
+    _gather(core, frequency, low, high, core.reg[TOP] + total)  # lists need no more than `total`
     for left in range(low, high):
-        if room[left] >= 0:
-            places = arena[room[left] - frequency[left] : room[left]]
-            room[left] = -1
-            rights = _tally_rights(core, places, np.int64(0))
-            _track_rights(core, left, rights)
-            _list_rights(core, places)
-            _forget_rooms(core, rights)
+        if room[left] < 0:
+            continue
+        end = room[left]
+        start = end - 2 * frequency[left]
+        room[left] = -1
+        rights = np.int64(0)
+        for i in range(start + 1, end, 2):
+            y = arena[i]
+            if right_tally[y] == 0:
+                right_seen[rights] = y
+                rights += 1
+            right_tally[y] += 1
+        _track_rights(core, left, rights)
+        for i in range(start, end, 2):
+            at = right_room[arena[i + 1]]
+            if at >= 0:
+                right_room[arena[i + 1]] = at + 1
+                arena[at] = arena[i]
+        _forget_rooms(core, rights)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _track_bytes(core):
     """Tracks pairs while every token is one byte: two sequential passes, one dense table.
 
@@ -178,26 +203,23 @@ def _track_bytes(core):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rebuild(core, theta):
     """Counts all pairs of the corpus as it is now; tracks those with `theta` occurrences or more,
     as far as they fit into half of the arena, but at least the best."""
     core = borrowed(core)
-    _compact(core)
-    _track_all(core, theta, ANY_PAIR)
+    frequency = _compact(core)
+    _track_all(core, frequency, theta, ANY_PAIR)
     if core.reg[ROWS] == 0 and core.reg[BEST] >= theta:
-        _track_all(core, core.reg[BEST], core.reg[BEST_PAIR] + 1)
+        _track_all(core, frequency, core.reg[BEST], core.reg[BEST_PAIR] + 1)
 
 
-@njit(cache=True, nogil=True)
-def _track_all(core, theta, theta_pair):
+@compiled
+def _track_all(core, frequency, theta, theta_pair):
     core.reg[TOP] = core.reg[ROWS] = core.reg[HEAP] = core.reg[BEST] = 0
-    core.key[:] = EMPTY
+    empty_index(core)
     core.reg[THETA], core.reg[THETA_PAIR] = theta, theta_pair
     ids = core.reg[IDS]
-    frequency = np.zeros(len(core.width), np.int64)
-    for p in range(core.reg[SLOTS]):
-        frequency[core.slots[p]] += 1
     low = np.int64(0)
     if ids == 256 and theta_pair == ANY_PAIR:
         if _track_bytes(core):
@@ -207,11 +229,13 @@ def _track_all(core, theta, theta_pair):
     while low < ids:
         if over_half(core, core.reg[TOP], core.reg[ROWS]):
             make_room(core)
-        space = (len(core.arena) - core.reg[TOP]) // 2
+        space = (len(core.arena) - core.reg[TOP]) // 3
         if frequency[low] > space:
             _rebuild_scanning(core, low)
             low += 1
             continue
+        # two passes over the corpus cost less than memory that was not in use before
+        space = min(space, max(frequency[low], core.reg[SLOTS] // 2))
         high, total, theta = low, np.int64(0), core.reg[THETA]
         while high < ids and (frequency[high] < theta or total + frequency[high] <= space):
             total += frequency[high] if frequency[high] >= theta else 0

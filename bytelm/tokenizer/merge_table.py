@@ -12,14 +12,18 @@ that call it.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from bytelm.tokenizer.borrow import compiled, inlined
 
 # indices into Core.reg
 TOP, ROWS, HEAP, SLOTS, IDS, CAP, WORK, THETA, THETA_PAIR, BEST, BEST_PAIR = range(11)
+INDEX = 11  # log2 of the entries of `key` in use
+FLAT = 12  # ids when every token last filled one slot
 SCANNED = -1  # `length` of a pair that is scanned for instead of listed
 SCAN_SHARE = 8  # pairs over 1/8 of all slots, or over 1/4 of the arena, are scanned for
 ANY_PAIR = np.iinfo(np.int64).max
 EMPTY = -1
+LEAST_INDEX = 14  # table of names: 2^this entries at first
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -55,24 +59,24 @@ class Core(NamedTuple):
 # ---- merge order: greatest count first, then the smallest pair -----------------------------------
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def pack(left, right):
     return np.int64(left) << 32 | np.int64(right)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def tracked(reg, count, pair):
     """Whether a pair is before the threshold."""
     return count > reg[THETA] or (count == reg[THETA] and pair < reg[THETA_PAIR])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _before(core, count, pair, at):
     other = core.heap_count[at]
     return count > other or (count == other and pair < core.heap_pair[at])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sift_down(core, at, count, pair, row, n):
     """Puts an item at `at` or below."""
     while True:
@@ -94,7 +98,7 @@ def _sift_down(core, at, count, pair, row, n):
     core.heap_row[at] = row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def push(core, row):
     at = core.reg[HEAP]
     core.reg[HEAP] = at + 1
@@ -113,13 +117,13 @@ def push(core, row):
     core.heap_row[at] = row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def replace_top(core, row):
     pair = pack(core.left[row], core.right[row])
     _sift_down(core, 0, core.count[row], pair, row, core.reg[HEAP])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def drop_top(core):
     n = core.reg[HEAP] - 1
     core.reg[HEAP] = n
@@ -127,7 +131,7 @@ def drop_top(core):
         _sift_down(core, 0, core.heap_count[n], core.heap_pair[n], core.heap_row[n], n)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def heapify(core):
     n = core.reg[ROWS]
     for row in range(n):
@@ -142,17 +146,20 @@ def heapify(core):
 # ---- tracked pairs by name -----------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find(core, pair):
     """Where in `key` the pair is, or where it would go."""
-    last = np.uint64(len(core.key) - 1)
-    at = ((np.uint64(pair) * _MIX) >> np.uint64(32)) & last
+    bits = np.uint64(core.reg[INDEX])
+    last = (np.uint64(1) << bits) - np.uint64(1)
+    mixed = np.uint64(pair) * _MIX
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * _MIX  # once alone, pairs of small ids huddle
+    at = mixed >> (np.uint64(64) - bits)
     while core.key[at] != pair and core.key[at] != EMPTY:
         at = (at + np.uint64(1)) & last
     return at
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def lose(core, pair, lost):
     """A pair occurs `lost` times less."""
     at = _find(core, pair)
@@ -160,16 +167,27 @@ def lose(core, pair, lost):
         core.count[core.row_of[at]] -= lost
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def empty_index(core):
+    """Forgets all pairs. The table of names begins small, to stay in the cache, and grows."""
+    core.reg[INDEX] = LEAST_INDEX
+    core.key[: np.int64(1) << LEAST_INDEX] = EMPTY
+
+
+@compiled
 def _index_rows(core):
-    core.key[:] = EMPTY
+    size = np.int64(1) << core.reg[INDEX]
+    while size < 4 * core.reg[ROWS] and size < len(core.key):
+        size *= 2
+        core.reg[INDEX] += 1
+    core.key[:size] = EMPTY
     for row in range(core.reg[ROWS]):
         at = _find(core, pack(core.left[row], core.right[row]))
         core.key[at] = pack(core.left[row], core.right[row])
         core.row_of[at] = row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def track(core, left, right, count):
     """Tracks a pair before the threshold, if it is within the length cap; reserves its list.
 
@@ -187,8 +205,12 @@ def track(core, left, right, count):
     core.left[row], core.right[row] = left, right
     core.count[row] = count
     core.start[row] = top
-    at = _find(core, pair)
-    core.key[at], core.row_of[at] = pair, row
+    size = np.int64(1) << core.reg[INDEX]
+    if 4 * row >= size and size < len(core.key):
+        _index_rows(core)
+    else:
+        at = _find(core, pair)
+        core.key[at], core.row_of[at] = pair, row
     if scanned:
         core.length[row] = SCANNED
         return -1
@@ -200,7 +222,7 @@ def track(core, left, right, count):
 # ---- positions and the arena ---------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_token(core, a, p):
     slots, scratch, n = core.slots, core.scratch, core.reg[SLOTS]
     found = 0
@@ -213,7 +235,7 @@ def find_token(core, a, p):
     return found, p
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def drop_stale(core, row):
     """Closes the gaps in a pair's list; overlapping occurrences, as in `aaa`, stay."""
     slots, arena = core.slots, core.arena
@@ -227,7 +249,7 @@ def drop_stale(core, row):
     core.length[row] = kept
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _collect(core):
     """Drops rows behind the threshold and stale positions, and closes the gaps.
 
@@ -252,12 +274,12 @@ def _collect(core):
     _index_rows(core)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def over_half(core, used, rows):
     return 2 * used > len(core.arena) or 2 * rows > len(core.left)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def make_room(core):
     """Compacts; if more than half is still in use, raises the threshold until it is not."""
     _collect(core)

@@ -18,9 +18,10 @@ from bytelm.tokenizer.codec import Codec
 from bytelm.tokenizer.formats import section_starts
 
 _STEP = 20_000_000  # positions read between two looks at the clock; about a third of a second
-_ROW_BYTES = 90  # of the table of tracked pairs and its heap
+_ROW_BYTES = 104  # of the table of tracked pairs and its heap
 _ROWS_PER_ID = 24
-_FIXED_BYTES = 150 << 20  # interpreter, numpy, numba and the compiled core
+_BLOCK_BYTES = 64 << 20  # above what malloc keeps for itself when freed
+_FIXED_BYTES = 168 << 20  # interpreter, numpy, numba and the compiled core
 MAX_IDS = 1 << 24
 
 
@@ -127,8 +128,8 @@ def train_merges(
             f"its digest is {start_sha256}, this corpus has {corpus.sha256}"
         )
     core = corpus.core(max_token_length or corpus.bytes, start)
-    first = theta = max(min_frequency, 1)
-    theta = max(first, int(core.reg[merge_table.SLOTS]) // (2 * ids))
+    first = max(min_frequency, 1)
+    theta = max(first, int(core.reg[merge_table.SLOTS]) // ids)
     while True:
         merge_rebuild.rebuild(core, theta)
         status = merge_core.PAUSED
@@ -140,7 +141,7 @@ def train_merges(
         lowest = complete and core.reg[merge_table.THETA] == first
         if status == merge_core.COMPLETE or lowest:
             break
-        theta = max(first, min(theta, int(core.reg[merge_table.THETA])) // 8)
+        theta = max(first, _next_threshold(core, ids))
     found = slice(256, int(core.reg[merge_table.IDS]))
     return Merges(
         core.merges[found].copy(),
@@ -149,6 +150,13 @@ def train_merges(
         corpus.pieces,
         corpus.sha256,
     )
+
+
+def _next_threshold(core: merge_table.Core, ids: int) -> int:
+    """Counts fall about as 1 / id: half of what the last merge should have, so that this recount is
+    the last, as far as the lists fit."""
+    reached = int(core.reg[merge_table.THETA])
+    return min(reached * int(core.reg[merge_table.IDS]) // (2 * ids), reached // 2)
 
 
 def _check(ids: int, max_token_length: int | None, min_frequency: int) -> None:
@@ -170,6 +178,32 @@ def _rows(corpus_bytes: int, ids: int) -> int:
     return max(4 * ids + 16, min(_ROWS_PER_ID * ids, corpus_bytes))
 
 
+class _Store:
+    """Byte strings in large blocks, which the operating system gets back as they are drained: of
+    freed documents much would stay with the process, and count against the budget."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[np.ndarray, list[slice]]] = []
+        self._free = 0
+
+    def add(self, span: bytes) -> None:
+        if len(span) > self._free:
+            self._free = max(len(span), _BLOCK_BYTES)
+            self._blocks.append((np.empty(self._free, np.uint8), []))
+        block, places = self._blocks[-1]
+        at = len(block) - self._free
+        places.append(slice(at, at + len(span)))
+        block[places[-1]] = np.frombuffer(span, np.uint8)
+        self._free -= len(span)
+
+    def drain(self) -> Iterator[np.ndarray]:
+        """All of them in order, once."""
+        self._blocks.reverse()
+        while self._blocks:
+            block, places = self._blocks.pop()
+            yield from map(block.__getitem__, places)
+
+
 class _Corpus:
     """Reads documents into memory within a budget, and lays them out as slots for the core."""
 
@@ -185,17 +219,17 @@ class _Corpus:
         self.rules, self.ids = rules, ids
         self.budget = max_memory or int(0.8 * available_memory())
         self._refuse_beyond_budget(least_bytes)
-        self.bytes = 0
-        self.spans: list[bytes] = []
+        self.bytes = self.pieces = 0
+        self._spans = _Store()
         digest, seen = hashlib.sha256(f"{rules} {max_token_length}".encode()), set[bytes]()
         for data in documents:
             for span in rules.spans(data):
                 span = rules.kept(span, seen)
                 self.bytes += len(span)
                 self._refuse_beyond_budget(self.bytes)
-                self.spans.append(span)
+                self._spans.add(span)
+                self.pieces += -(-len(span) // rules.length)
                 digest.update(len(span).to_bytes(8, "little") + span)
-        self.pieces = sum(-(-len(span) // rules.length) for span in self.spans)
         self.sha256 = digest.hexdigest()
         if self.bytes == 0:
             raise BytelmError("there is nothing to train on: no documents, or all of them empty")
@@ -213,7 +247,7 @@ class _Corpus:
         ids = self.ids
         slots = self._slots() if start is None else self._encoded_slots(start)
         rows = _rows(self.bytes, ids)
-        table = 1 << (2 * rows).bit_length()
+        table = 1 << max((2 * rows).bit_length(), merge_table.LEAST_INDEX)
         core = merge_table.Core(
             slots=slots,
             width=np.ones(ids + 1, np.int64),
@@ -238,7 +272,7 @@ class _Corpus:
             heap_count=np.empty(rows, np.int64),
             heap_pair=np.empty(rows, np.int64),
             heap_row=np.empty(rows, np.int64),
-            reg=np.zeros(11, np.int64),
+            reg=np.zeros(13, np.int64),
         )
         core.reg[merge_table.SLOTS] = len(slots)
         core.reg[merge_table.IDS] = 256
@@ -264,8 +298,7 @@ class _Corpus:
         slots = np.empty(self.bytes + self.pieces + 1, item)
         slots[0] = ids
         at = 1
-        for span in _draining(self.spans):
-            data = np.frombuffer(span, np.uint8)
+        for data in self._spans.drain():
             whole = len(data) // length
             block = slots[at : at + whole * (length + 1)].reshape(whole, length + 1)
             block[:, :length] = data[: whole * length].reshape(whole, length)
@@ -281,18 +314,13 @@ class _Corpus:
 
     def _encoded_slots(self, start: np.ndarray) -> np.ndarray:
         """The same after the merges of `start`."""
-        codec, parts = Codec(start), [np.array([self.ids], np.uint32)]
         item = np.uint16 if self.ids <= 0xFFFF else np.uint32
-        for span in _draining(self.spans):
+        codec, parts = Codec(start), [np.array([self.ids], item)]
+        for span in self._spans.drain():
             for i in range(0, len(span), self.rules.length):
-                parts += [codec.encode(span[i : i + self.rules.length]), parts[0]]
-        return np.concatenate(parts, dtype=item, casting="unsafe")
-
-
-def _draining(items: list[bytes]) -> Iterator[bytes]:
-    items.reverse()
-    while items:
-        yield items.pop()
+                piece = span[i : i + self.rules.length].tobytes()
+                parts += [codec.encode(piece).astype(item), parts[0]]
+        return np.concatenate(parts)
 
 
 def available_memory() -> int:

@@ -1,9 +1,11 @@
 """The commands, from files to files: results, mistakes, interruption."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from typer.testing import CliRunner
 
 from bytelm.cli.app import app, run
@@ -81,6 +83,56 @@ def test_unpack_writes_what_other_libraries_read(folder):
     bpe.save(folder / "packed", compress=True)
     call("unpack", folder / "packed", "--vocab-size", 300, "--layout", "latin-1")
     assert BinaryBPE.load(folder / "packed/tokenizer.json").token_bytes == bpe.token_bytes[:300]
+
+
+def test_unpack_writes_the_files_of_sentencepiece_and_tiktoken(folder, capsys):
+    call("train", folder / "in", "--vocab-size", "400", "--out", folder / "one")
+    bpe = BinaryBPE.load(folder / "one")
+    for name, data in {
+        "sentencepiece": bpe.to_sentencepiece(),
+        "tiktoken": bpe.to_tiktoken(),
+    }.items():
+        path = call("unpack", folder / "one", "--format", name).strip()
+        assert Path(path).read_bytes() == data
+    wrong = mistake(capsys, "unpack", folder / "one", "--format", "sentence-piece")
+    assert "did you mean 'sentencepiece'" in wrong
+
+
+def test_a_file_that_may_not_be_read_is_told_and_nothing_is_written(folder, capsys, monkeypatch):
+    denied, read = folder / "in/executable", Path.read_bytes
+
+    def read_bytes(self):
+        if self == denied:  # root may read what chmod forbids
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    err = mistake(capsys, "train", folder / "in", "--vocab-size", "400", "--out", folder / "o")
+    assert "Permission denied" in err and "executable" in err and not (folder / "o").exists()
+
+
+def test_a_text_tokenizer_is_compared_on_the_same_bytes(folder):
+    """A vocabulary with GPT-2's splitting rule and word marks, as text tokenizers have."""
+    text = Tokenizer(models.BPE())
+    text.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    text.train_from_iterator(
+        [CORPORA["text"].decode()],
+        trainers.BpeTrainer(vocab_size=350, initial_alphabet=alphabet, show_progress=False),
+    )
+    text.save(str(folder / "text.json"))
+    call("train", folder / "in/executable", "--vocab-size", "400", "--out", folder / "o")
+    told = {}
+    for name in ("executable", "text"):
+        command = ["evaluate", folder / "o", folder / "in" / name, "--json"]
+        told[name] = json.loads(call(*command, "--against", folder / "text.json"))
+    ratios = {
+        name: [usage["bytes_per_token"] for usage in value["tokenizers"].values()]
+        for name, value in told.items()
+    }
+    assert ratios["executable"][0] > 1.5 > 1.1 > ratios["executable"][1] >= 1
+    assert ratios["text"][1] > 2 > ratios["text"][0]
+    assert told["text"]["raw_bytes"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
 """Encoding is exact and equals Hugging Face's for any bytes, with either encoder and in pieces."""
 
+import sys
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -22,6 +26,7 @@ def vocabularies() -> dict[str, BinaryBPE]:
     for name, documents in everything.items():
         found[name] = BinaryBPE.train(documents, [263 + 50])[263 + 50]
     found["large"] = BinaryBPE.train(everything["all"], [3000])[3000]
+    found["short"] = BinaryBPE.train(everything["all"], [2000], max_token_length=5)[2000]
     return found
 
 
@@ -54,7 +59,7 @@ some_bytes = (
 )
 
 
-@given(data=some_bytes, name=st.sampled_from(["all", "overlaps", "large"]))
+@given(data=some_bytes, name=st.sampled_from(["all", "overlaps", "large", "short"]))
 def test_decoding_gives_back_any_bytes(vocabularies, data, name):
     bpe = vocabularies[name]
     assert bpe.decode(bpe.encode(data)) == data
@@ -62,13 +67,40 @@ def test_decoding_gives_back_any_bytes(vocabularies, data, name):
 
 @given(
     data=some_bytes,
-    name=st.sampled_from(["all", "overlaps", "large"]),
+    name=st.sampled_from(["all", "overlaps", "large", "short"]),
     layout=st.sampled_from(files.LAYOUTS),
 )
 def test_ids_equal_hugging_face_for_any_bytes(vocabularies, hugging_face, data, name, layout):
     assert vocabularies[name].encode(data).tolist() == hf_ids(
         hugging_face[name, layout], layout, data
     )
+
+
+@cache
+def family(name: str) -> tuple[BinaryBPE, Tokenizer]:
+    bpe = BinaryBPE.load(Path(__file__).parents[2] / "tokenizers" / name)
+    tokenizer = Tokenizer.from_str(bpe.to_json(layout="latin-1").decode())
+    tokenizer.encode_special_tokens = True
+    return bpe, tokenizer
+
+
+@cache
+def real_executable() -> bytes:
+    return Path(sys.executable).read_bytes()[: 8 << 20]
+
+
+real_bytes = some_bytes | st.builds(
+    lambda place, size: real_executable()[int(place * len(real_executable())) :][:size],
+    st.floats(0, 1),
+    st.integers(0, 20_000),
+)
+
+
+@given(data=real_bytes, name=st.sampled_from(["binary-4k", "binary-16k", "binary-64k"]))
+@settings(max_examples=150)
+def test_the_family_splits_executables_as_hugging_face_does(data, name):
+    bpe, tokenizer = family(name)
+    assert bpe.encode(data).tolist() == tokenizer.encode(data.decode("latin-1")).ids
 
 
 @given(data=st.text(max_size=200))
@@ -112,6 +144,12 @@ def test_a_vocabulary_with_an_unreachable_token_is_encoded_by_rank():
     codec = Codec(np.array([[97, 98], [98, 99], [97, 257]]))
     assert not codec.exact
     assert codec.encode(b"abc").tolist() == [256, 99] == naive_encode(codec.merges, b"abc")
+
+
+def test_a_merge_listed_twice_keeps_its_first_rank():
+    codec = Codec(np.array([[97, 98], [98, 99], [97, 98]]))
+    assert not codec.exact
+    assert codec.encode(b"abcbc").tolist() == [256, 99, 257]
 
 
 def test_offsets_cut_the_data_into_the_tokens(vocabularies):

@@ -6,11 +6,15 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from bytelm.errors import BytelmError, DataError
-from bytelm.tokenizer import SPECIAL_TOKENS, BinaryBPE, files
+from bytelm.tokenizer import SPECIAL_TOKENS, BinaryBPE, files, spm
 
 from .conftest import CORPORA
 
@@ -92,6 +96,47 @@ def test_tiktoken_reads_the_ranks(bpe, tmp_path):
     other = tiktoken.Encoding("b", pat_str="(?s:.)", mergeable_ranks=ranks, special_tokens={})
     data = CORPORA["executable"][:2000]
     assert [i + 7 for i in other._encode_single_piece(data)] == bpe.encode(data).tolist()
+
+
+@pytest.fixture(scope="module")
+def exported(bpe) -> dict:
+    """Vocabularies and what sentencepiece makes of their files."""
+    old = BinaryBPE(files.from_json(relabelled(bpe, "latin-1")))
+    made = {"small": bpe, "other ids": old, "family": BinaryBPE.load(FAMILY / "binary-4k")}
+    read = sentencepiece.SentencePieceProcessor
+    return {n: (b, read(model_proto=b.to_sentencepiece())) for n, b in made.items()}
+
+
+@given(
+    data=st.binary(max_size=400)
+    | st.text("ab\0", max_size=200).map(str.encode)
+    | st.integers(0, 28_000).map(lambda at: CORPORA["executable"][at : at + 2000])
+    | st.sampled_from([bytes(3000), b"a" * 999, CORPORA["overlaps"][:5000], b"\r\n \t\x0b\x85"])
+)
+def test_sentencepiece_splits_any_bytes_the_same(exported, data):
+    for name, (bpe, processor) in exported.items():
+        assert processor.encode(spm.as_text(data)) == bpe.encode(data).tolist(), name
+
+
+def test_sentencepiece_reads_names_and_spells_bytes(exported):
+    bpe, processor = exported["small"]
+    assert processor.piece_to_id("<|end|>") == bpe.special("<|end|>")
+    assert processor.is_control(0) and processor.is_unknown(bpe.special("<|unk|>"))
+    data = bytes(range(256))
+    assert processor.decode(bpe.encode(data).tolist()) == spm.as_text(data)
+
+
+def test_sentencepiece_is_refused_what_it_would_split_otherwise(bpe):
+    unreachable = np.array([[97, 98], [98, 99], [97, 257]])
+    with pytest.raises(BytelmError, match="reachable"):
+        BinaryBPE.from_merges(unreachable).to_sentencepiece()
+    with pytest.raises(BytelmError, match="did you mean '<|unk|>'"):
+        bpe.to_sentencepiece(unknown="<unk>")
+    value = json.loads(bpe.to_json())
+    for item in value["added_tokens"]:
+        item["id"] += 5000 * (item["id"] == 0)
+    with pytest.raises(BytelmError, match="gaps"):
+        BinaryBPE(files.from_json(value)).to_sentencepiece()
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 """The merges are those of the definition and of Hugging Face, whatever the data and the memory."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import caching
 from tokenizers import Tokenizer, models, trainers
 
 from bytelm.errors import BytelmError
-from bytelm.tokenizer import trainer
+from bytelm.tokenizer import borrow, merge_table, trainer
 from bytelm.tokenizer.trainer import PieceRules, bits_per_byte, train_merges
 
 from .conftest import CORPORA, executable_like, naive_merges
@@ -171,7 +175,7 @@ def test_too_little_memory_is_said_before_anything_is_read():
 
 def test_too_much_data_is_noticed_while_reading():
     with pytest.raises(BytelmError, match="MiB may be used"):
-        train_merges([bytes(1 << 20)] * 100, ids=300, max_memory=160 << 20)
+        train_merges([bytes(1 << 20)] * 100, ids=300, max_memory=180 << 20)
 
 
 def test_what_progress_raises_ends_training():
@@ -180,3 +184,40 @@ def test_what_progress_raises_ends_training():
 
     with pytest.raises(KeyboardInterrupt):
         train_merges([CORPORA["text"]], ids=300, on_progress=stop)
+
+
+FRUGAL = """
+import random, sys
+from bytelm.tokenizer.trainer import train_merges
+
+r = random.Random(0)
+idioms = [r.randbytes(r.randrange(2, 9)) for _ in range(500)]
+documents = (b"".join(r.choices(idioms, k=200_000)) for _ in range(32))
+limit = int(sys.argv[1]) << 20
+found = train_merges(documents, ids=1000, max_memory=limit)
+assert len(found.merges) == 744 and found.corpus_bytes > 28 << 20
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_training_stays_inside_the_memory_it_was_given():
+    train_merges([bytes(64)], ids=258)  # compiling, once for a machine, takes memory of its own
+    run = [sys.executable, "-c", FRUGAL, "320"]
+    told = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert 200 < int(told.stdout) / 1024 <= 320
+
+
+def test_a_core_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
+    def no_locator(*_):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(caching.FunctionCache, "__init__", no_locator)
+    with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
+        assert not borrow._can_cache()
+
+
+def test_the_next_threshold_follows_from_where_tracking_stopped_not_from_what_was_asked():
+    reg = np.zeros(13, np.int64)
+    reg[merge_table.THETA], reg[merge_table.IDS] = 720, 16_384  # the lists had no room below 720
+    assert trainer._next_threshold(SimpleNamespace(reg=reg), 65_536) == 90
