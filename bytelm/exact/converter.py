@@ -28,6 +28,7 @@ from bytelm.errors import BytelmError, unknown_name
 from bytelm.exact.branch import Pruning
 from bytelm.exact.canonical_lm import CanonicalLM
 from bytelm.exact.encoders import CallableEncoder, Encoder
+from bytelm.exact.reserve import Reserve
 from bytelm.exact.row import Row, open_rows, rehearse
 from bytelm.exact.skeleton import Skeleton
 from bytelm.exact.token_lm import TokenLM
@@ -176,7 +177,14 @@ class ByteConverter(ByteLM):
         base.logprob = 0.0
         skeleton = None if self.encoder is None else Skeleton(self.encoder, base)
         starts = ((base, True),)
-        return Row((), starts=starts, pruning=self.pruning, skeleton=skeleton), text
+        row = Row(
+            (),
+            starts=starts,
+            pruning=self.pruning,
+            skeleton=skeleton,
+            reserve=Reserve.of(self.index),
+        )
+        return row, text
 
     def _context_tokens(self, context: Context) -> tuple[list[int], bytes]:
         """Ids up to the last special symbol, and the bytes after it. The dummy blank stands at
@@ -278,8 +286,6 @@ def _foresee(rows: Sequence[Row], chunks: Sequence[bytes]) -> list[list[Skeleton
             paths.append([])
             continue
         skeleton = row.skeleton
-        for byte in row.unplanned:
-            skeleton = skeleton.push(byte)
         path = [skeleton]
         for byte in chunk:
             path.append(path[-1].push(byte))

@@ -10,16 +10,18 @@ become worth a row after all. It is then evaluated where it was pruned and follo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.exact.logs import logsumexp
 from bytelm.exact.trunks import Trunk
+from bytelm.exact.vocabulary import VocabularyIndex
 from bytelm.vocab import OUTCOMES
 
 REACH = 64  # bytes: what was pruned earlier is forgotten
+_PRIOR = 32.0  # bytes of text that outweigh what the vocabulary says of their frequencies
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +46,23 @@ class Waiting:
 @dataclass(frozen=True, slots=True)
 class Reserve:
     """The pruned trunks of the last `REACH` positions, oldest first, and the byte after each. A
-    value. `factor`: log of what the bytes so far have left of a weight of 1; `counts` (257,) of all
-    bytes so far, None for none."""
+    value. `factor`: log of what the bytes so far have left of a weight of 1; `counts` (257,) how
+    often each outcome has been seen, in the text or before."""
 
     places: tuple[Waiting, ...] = ()
     data: bytes = b""
     factor: float = 0.0
-    counts: NDArray[np.int32] | None = None
+    counts: NDArray[np.float64] = field(default_factory=lambda: np.full(OUTCOMES, 0.5))
+
+    @classmethod
+    def of(cls, index: VocabularyIndex) -> Reserve:
+        """An empty one that has seen `_PRIOR` bytes, as frequent as in the vocabulary's tokens."""
+        seen = np.bincount(index.flat, minlength=OUTCOMES) + 1.0
+        return cls(counts=_PRIOR * seen / seen.sum())
 
     def frequencies(self) -> NDArray[np.float64]:
-        """(257,) how frequent each outcome is in the text, each counted half a time more (the
-        Krichevsky-Trofimov estimate)."""
-        counts = np.full(OUTCOMES, 0.5) if self.counts is None else self.counts + 0.5
-        return counts / counts.sum()
+        """(257,) how frequent each outcome is."""
+        return self.counts / self.counts.sum()
 
     @property
     def weight(self) -> float:
@@ -68,7 +74,7 @@ class Reserve:
         everything here."""
         places = (*self.places, Waiting.of(pruned, self.factor))[-REACH:]
         data = (self.data + bytes([byte]))[-REACH:]
-        counts = np.zeros(OUTCOMES, np.int32) if self.counts is None else self.counts.copy()
+        counts = self.counts.copy()
         counts[byte] += 1
         return Reserve(places, data, self.factor + factor, counts)
 
@@ -88,6 +94,16 @@ class Reserve:
     def floors(self, least: float) -> list[float]:
         """For each place, the log probability that a trunk needs there to weigh `least` now."""
         return [least - self.factor + place.offset for place in self.places]
+
+    def unrelated(self, trunk: Trunk) -> Reserve:
+        """The reserve less what `trunk` stands on and what stands on it."""
+        related = [
+            (i, other)
+            for i, place in enumerate(self.places)
+            for other in place.trunks
+            if trunk.stands_on(other) or other.stands_on(trunk)
+        ]
+        return self.without(related) if related else self
 
     def without(self, taken: list[tuple[int, Trunk]]) -> Reserve:
         """The reserve less these (place, trunk)."""

@@ -47,7 +47,7 @@ class Row:
 
     __slots__ = (
         "pruning", "branches", "starts", "skeleton", "logprob", "log_lower", "log_dropped",
-        "reserve", "unplanned", "opened", "floor",
+        "reserve", "settled", "opened", "floor",
     )  # fmt: skip
 
     def __init__(
@@ -61,18 +61,18 @@ class Row:
         log_lower: float = 0.0,
         log_dropped: float = -math.inf,
         reserve: Reserve = EMPTY,
-        unplanned: bytes = b"",
+        settled: Trunk | None = None,
         floor: float = -math.inf,
     ):
         self.branches = branches
         self.starts = starts  # trunks that start here whatever the mode says (the base of a text)
         self.pruning = pruning  # None: canonical, nothing is pruned
-        self.skeleton = skeleton  # in mode "all" it only foresees trunks, and may lag behind
+        self.skeleton = skeleton  # in mode "all" it only foresees trunks
         self.logprob = logprob
         self.log_lower = log_lower
         self.log_dropped = log_dropped
         self.reserve = reserve  # what was pruned before this byte and may come back
-        self.unplanned = unplanned  # bytes that the skeleton of mode "all" has not seen
+        self.settled = settled  # mode "all": the canonical trunk that the beam must not lose
         self.floor = floor  # log probability below which no trunk is opened
         self.opened: Opened | None = None
 
@@ -185,6 +185,7 @@ class Row:
         row.log_dropped = logaddexp(self.log_dropped, opened.fresh)
         if self.pruning is not None and row.reserve.weight > -math.inf:
             branches += wake(row, branches, lower) if branches else rescue(row)
+            branches += restore(row, branches)
             if not branches:
                 row.logprob = -math.inf
         row._keep(branches)
@@ -200,20 +201,14 @@ class Row:
     def _next(self, byte: int, skeleton: Skeleton | None, lower: float) -> Row:
         """The next row without its hypotheses, whose log mass is `lower`."""
         opened = self._need_opened()
-        follow = self.skeleton is not None and (self.pruning is None or skeleton is not None)
-        if follow and skeleton is None:
-            assert self.skeleton is not None
+        if skeleton is None and self.skeleton is not None:
             skeleton = self.skeleton.push(byte)
-        reserve = self.reserve
+        reserve, settled = self.reserve, self.settled
         if self.pruning is not None:
             reserve = reserve.push(byte, opened.pruned, opened.follow(byte, lower))
-        return Row(
-            (),
-            pruning=self.pruning,
-            skeleton=skeleton if follow else self.skeleton,
-            reserve=reserve,
-            unplanned=b"" if follow or self.skeleton is None else self.unplanned + bytes([byte]),
-        )
+            if skeleton is not None and skeleton.anchor is not self.skeleton.anchor:  # type: ignore[union-attr]
+                settled = skeleton.anchor
+        return Row((), pruning=self.pruning, skeleton=skeleton, reserve=reserve, settled=settled)
 
     def _keep(self, branches: list[Branch]) -> None:
         """Take in the hypotheses after a byte: all of them, as they cost nothing any more, unless
@@ -274,6 +269,22 @@ def wake(row: Row, live: list[Branch], lower: float) -> list[Branch]:
     branches = _catch_up(row, woken, replace(row.pruning, epsilon=0.0), least)
     row.reserve = row.reserve.without(woken)
     return branches
+
+
+def restore(row: Row, live: list[Branch]) -> list[Branch]:
+    """The hypotheses on the canonical trunk, if no `live` one stands on it, once for each point up
+    to which the tokenizer's choice is settled. A text that begins oddly has an unlikely canonical
+    beginning; but models know canonical text best, and it may be what predicts the rest."""
+    skeleton, settled = row.skeleton, row.settled
+    if settled is None or skeleton is None or not skeleton.window or row.pruning is None:
+        return []
+    row.settled = None
+    place = len(row.reserve.places) - len(skeleton.window)
+    if place < 0 or any(branch.trunk.stands_on(settled) for branch in live):
+        return []
+    least = logsumexp([branch.logmass for branch in live]) + log(row.pruning.epsilon)
+    row.reserve = row.reserve.unrelated(settled)
+    return _catch_up(row, [(place, settled)], replace(row.pruning, epsilon=0.0), least)
 
 
 def rescue(row: Row) -> list[Branch]:

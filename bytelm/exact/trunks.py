@@ -11,7 +11,8 @@ last state that stands on one goes, its node is handed to `TokenLM.release` befo
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,14 +104,22 @@ class Trunk:
         """The distribution after this trunk, if somebody still holds it."""
         return None if self.distribution is None else self.distribution()
 
+    def path(self) -> Iterator[Trunk]:
+        """This trunk and all it stands on, the root last."""
+        trunk: Trunk | None = self
+        while trunk is not None:
+            yield trunk
+            trunk = trunk.parent
+
+    def stands_on(self, other: Trunk) -> bool:
+        """Whether `other` is this trunk or one of its beginnings."""
+        return any(
+            trunk is other for trunk in takewhile(lambda trunk: trunk.end >= other.end, self.path())
+        )
+
     def tokens(self) -> list[int]:
         """The tokens since the root of the tree, specials of the context included."""
-        path = []
-        trunk: Trunk | None = self
-        while trunk is not None and trunk.token is not None:
-            path.append(trunk.token)
-            trunk = trunk.parent
-        return path[::-1]
+        return [trunk.token for trunk in self.path() if trunk.token is not None][::-1]
 
     def __del__(self) -> None:
         if self.node is not None:
