@@ -148,5 +148,6 @@ def test_forty_real_executables_of_nine_kinds_are_recognised(tmp_path):
         if found.format in SECTIONED:
             found = sections(data)
             assert found and all(s.offset + s.size <= len(data) for s in found), path
-            if len(data) > 40_000:
-                assert any(section.code and section.size > 1000 for section in found), path
+            # Two object files hold nothing but a table; else the least is a stub of some 200 bytes.
+            least = 0 if path.suffix == ".o" else 100
+            assert any(section.code and section.size >= least for section in found), path
