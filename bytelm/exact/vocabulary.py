@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.errors import BytelmError
+from bytelm.tokenizer.borrow import compiled
 from bytelm.vocab import BYTES
 
 Range = tuple[int, int]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _first_not_below(flat, offsets, lo, hi, depth, byte):  # type: ignore[no-untyped-def]
     """The first place in [lo, hi) whose byte at `depth` is >= byte; ended tokens count as -1."""
     while lo < hi:
@@ -37,13 +37,13 @@ def _first_not_below(flat, offsets, lo, hi, depth, byte):  # type: ignore[no-unt
     return lo
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _narrow(flat, offsets, lo, hi, depth, byte):  # type: ignore[no-untyped-def]
     low = _first_not_below(flat, offsets, lo, hi, depth, byte)
     return low, _first_not_below(flat, offsets, low, hi, depth, byte + 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _split(flat, offsets, p, lo, hi, depth, out):  # type: ignore[no-untyped-def]
     """Add p[i] to out[byte of token i at `depth`] for the places i of [lo, hi)."""
     for i in range(lo, hi):
