@@ -1,6 +1,6 @@
 """Random-span infilling without execution: bits of the true middle after a cut, by kind of cut.
 
-    python -m benchmarks.exact_infill [--cuts 24] [--out benchmarks/results/exact_infill]
+    python -m benchmarks.exact_infill [--cuts 60] [--out benchmarks/results/exact_infill]
 
 A span of each text is cut out at random and the true middle is scored after the text before it. All
 methods read the same model by the same exact machinery and differ only in what they make of a
@@ -94,7 +94,7 @@ def table(report: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cuts", type=int, default=24, help="spans of each kind of text")
+    parser.add_argument("--cuts", type=int, default=60, help="spans of each kind of text")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=["english", "code"])
     parser.add_argument("--root", type=Path, default=ROOT, help="folder with data/")
