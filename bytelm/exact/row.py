@@ -18,7 +18,8 @@ they wait in the `Reserve`. Their weight stays in the mixture, predicting half a
 hypotheses do, because most of them spell the same text, and half by the frequencies of bytes in
 it, so that nothing is ruled out. When a surprising byte takes the live mass down, so that by this
 estimate one of them has an `epsilon` of the mass after all, it is evaluated and catches up
-(`wake`); where nothing else can follow the byte, they all are (`rescue`).
+(`wake`); where nothing else can follow the byte, they all are (`rescue`). With a tokenizer, the
+canonical hypothesis is never lost for long (`restore`).
 """
 
 from __future__ import annotations
