@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import store
-from benchmarks.equal_compute import ROOT, train
+from benchmarks.equal_compute import train, write_card
 
 SLICE, SLICES = 4096, 4  # bytes of one held-out slice; slices a class, of different packages
 EXACT = 6  # slices on which the exact figure is computed
@@ -32,6 +32,16 @@ MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Mamba-2, 16K tokens": ("transformer-16k-tiny", MAMBA),
     "windowed Transformer (128), bytes": (TWIN, ("model.window=128",)),
     "Transformer, 4K tokens": ("transformer-16k-tiny", ("data.tokenizer=tokenizers/binary-4k",)),
+}
+CARD = {
+    "trained": " of training on the executables of `tokenizers/corpus.toml`",
+    "heldout": "slices of its held-out packages,",
+    "more": " Of a model over tokens this is the code length of the canonical tokens.\n\n"
+    "Side by side with the others, on the same bytes: "
+    "[benchmarks/results/binary_compute.md](../benchmarks/results/binary_compute.md). The "
+    "recipe itself names the small bundled executables, so that it runs as it is.\n\n"
+    "Command: `python -m benchmarks.binary_compute --corpus CORPUS`, the corpus built by "
+    "`python benchmarks/bpe_corpus.py`.",
 }
 
 
@@ -92,25 +102,6 @@ def measure(name: str, seed: int, options: Any, slices: list[Path]) -> dict[str,
     return {**figures, **exact(options.runs / f"{label}-{options.seconds:g}s-seed{seed}", slices)}
 
 
-def write_card(recipe: str, options: Any, results: list[dict[str, float]]) -> None:
-    """models/RECIPE.md: what the recipe is and what it reached here."""
-    about = (ROOT / "models" / f"{recipe}.toml").read_text().splitlines()[0].removeprefix("# ")
-    bits = ", ".join(f"{r['bits_per_byte']:.3f}" for r in results)
-    speed = statistics.mean(r["bytes_per_second"] for r in results) / 1000
-    (ROOT / "models" / f"{recipe}.md").write_text(
-        f"# {recipe}\n\n{about}\n\n"
-        f"After {options.seconds:g} CPU seconds on one thread (seeds 0 to {len(results) - 1}) of "
-        f"training on the executables of `tokenizers/corpus.toml`: **{bits}** bits per byte of "
-        f"slices of its held-out packages, in windows that do not overlap, at {speed:.1f} kB per "
-        "CPU second. Of a model over tokens this is the code length of the canonical tokens.\n\n"
-        "Side by side with the others, on the same bytes: "
-        "[benchmarks/results/binary_compute.md](../benchmarks/results/binary_compute.md). The "
-        "recipe itself names the small bundled executables, so that it runs as it is.\n\n"
-        "Command: `python -m benchmarks.binary_compute --corpus CORPUS`, the corpus built by "
-        "`python benchmarks/bpe_corpus.py`.\n"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, required=True)
@@ -136,7 +127,7 @@ def main() -> None:
         rows.append([name, f"**{statistics.mean(bits):.3f}** ({spread})", f"{speed:.1f}", *few[:1]])
         rows[-1] += ["bytes"] * (4 - len(rows[-1]))
         if not MODELS[name][1]:
-            write_card(MODELS[name][0], options, results)
+            write_card(MODELS[name][0], options.seconds, results, **CARD)
     size = sum(path.stat().st_size for path in slices)
     about = {"seconds": options.seconds, "heldout_bytes": size, "heldout_slices": len(slices)}
     store("binary_compute", {**about, "runs": found}, rows)

@@ -20,6 +20,12 @@ from pathlib import Path
 from benchmarks.common import store
 
 ROOT = Path(__file__).parents[1]
+CARD = (
+    "\n\nSide by side with the other architectures, and gzip 2.689, xz -9e 2.251, ppmd 1.785 "
+    "(`bytelm eval`, same bytes): "
+    "[benchmarks/results/equal_compute.md](../benchmarks/results/equal_compute.md).\n\n"
+    "Command: `python -m benchmarks.equal_compute`."
+)
 OWN_CARD = ("hnet-tiny",)  # its card comes from full runs: benchmarks.cards
 RECIPES = {
     "flat Transformer": "transformer-tiny",
@@ -81,20 +87,25 @@ def figures(run: Path, seconds: float) -> dict[str, float]:
     return found
 
 
-def write_card(recipe: str, seconds: float, results: list[dict[str, float]]) -> None:
-    """models/RECIPE.md: what the recipe is and what it reached here."""
+def write_card(
+    recipe: str,
+    seconds: float,
+    results: list[dict[str, float]],
+    *,
+    heldout: str,
+    trained: str = "",
+    more: str,
+) -> None:
+    """models/RECIPE.md: what the recipe is and what it reached here. trained: on which data, if not
+    the recipe's own; more: all that follows that sentence."""
     about = (ROOT / "models" / f"{recipe}.toml").read_text().splitlines()[0].removeprefix("# ")
     bits = ", ".join(f"{r['bits_per_byte']:.3f}" for r in results)
     speed = statistics.mean(r["bytes_per_second"] for r in results) / 1000
     (ROOT / "models" / f"{recipe}.md").write_text(
         f"# {recipe}\n\n{about}\n\n"
-        f"After {seconds:g} CPU seconds on one thread (seeds 0 to {len(results) - 1}): "
-        f"**{bits}** bits per byte of data/prose/heldout.txt in windows that do not overlap, at "
-        f"{speed:.1f} kB per CPU second.\n\n"
-        "Side by side with the other architectures, and gzip 2.689, xz -9e 2.251, ppmd 1.785 "
-        "(`bytelm eval`, same bytes): "
-        "[benchmarks/results/equal_compute.md](../benchmarks/results/equal_compute.md).\n\n"
-        "Command: `python -m benchmarks.equal_compute`.\n"
+        f"After {seconds:g} CPU seconds on one thread (seeds 0 to {len(results) - 1}){trained}: "
+        f"**{bits}** bits per byte of {heldout} in windows that do not overlap, at "
+        f"{speed:.1f} kB per CPU second.{more}\n"
     )
 
 
@@ -119,7 +130,8 @@ def main() -> None:
         chunks = [r["chunk_bytes"] for r in results if "chunk_bytes" in r]
         length = f"{statistics.mean(chunks):.2f}" if chunks else "1"
         if RECIPES[name] not in OWN_CARD:
-            write_card(RECIPES[name], options.seconds, results)
+            recipe, heldout = RECIPES[name], "data/prose/heldout.txt"
+            write_card(recipe, options.seconds, results, heldout=heldout, more=CARD)
         table.append([name, f"**{statistics.mean(bits):.3f}** ({spread})", f"{speed:.1f}", length])
     store("equal_compute", {"seconds": options.seconds, "runs": found}, table)
 

@@ -145,6 +145,7 @@ class ByteConverter(ByteLM):
         self.encoder = encoder
         self.index = VocabularyIndex(lm.vocab_bytes, lm.eos_ids)
         self.pruning = Pruning(beam, epsilon) if mode == "all" else None
+        self._reserve = Reserve.of(self.index)
         self.prefix = prefix
         self._specials = dict(specials or {})
 
@@ -182,7 +183,7 @@ class ByteConverter(ByteLM):
             starts=starts,
             pruning=self.pruning,
             skeleton=skeleton,
-            reserve=Reserve.of(self.index),
+            reserve=self._reserve,
         )
         return row, text
 

@@ -67,7 +67,7 @@ class Reserve:
     @property
     def weight(self) -> float:
         """log of the estimated weight of all that wait."""
-        return self.factor + logsumexp([place.mass for place in self.places if place.trunks])
+        return self.factor + logsumexp([place.mass for place in self.places])
 
     def push(self, byte: int, pruned: tuple[Trunk, ...], factor: float) -> Reserve:
         """After `byte`, before which `pruned` were pruned and which leaves `factor` (a log) of
