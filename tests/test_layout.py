@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -126,9 +127,26 @@ def test_every_public_name_resolves():
         bytelm.no_such_name  # noqa: B018
 
 
-def test_the_wheel_names_its_recipes_and_only_bytelm():
-    text = (ROOT / "pyproject.toml").read_text()
-    assert 'packages = ["bytelm"]' in text and '"models" = "bytelm/_recipes"' in text
+def test_a_wheel_ships_the_recipes_and_an_editable_install_makes_no_folder_of_ours():
+    """A force-included file below bytelm/ would be installed in editable mode too, and a folder
+    site-packages/bytelm/ hides the package from every place but the repository."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    wheel = build["targets"]["wheel"]
+    assert wheel["only-include"] == ["bytelm", "models"]
+    assert wheel["sources"] == {"models": "bytelm/_recipes"}
+    assert "force-include" not in build and "force-include" not in wheel
+    assert build["dev-mode-exact"], "else the folders beside bytelm/ could be imported, too"
+
+
+def test_recipes_are_found_here_then_in_the_repository_then_in_the_wheel(tmp_path, monkeypatch):
+    from bytelm.recipe import find_recipe, recipe_folders
+
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("hnet-tiny") == ROOT / "models" / "hnet-tiny.toml"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "hnet-tiny.toml").touch()
+    assert find_recipe("hnet-tiny") == Path("models/hnet-tiny.toml")
+    assert recipe_folders()[-1] == ROOT / "bytelm" / "_recipes"
 
 
 def test_every_recipe_is_valid_and_has_a_card():
