@@ -95,7 +95,8 @@ class KVCache(State):
         lengths = self.lengths.index_copy(0, rows, part.lengths)
         if part.storage is self.storage:
             return type(self)(self.storage, self.rows, lengths)
-        whole = self._copied(int(lengths.max()))
+        # The copy holds our own rows first, which may be longer than all that replaces them.
+        whole = self._copied(max(int(lengths.max()), int(self.lengths.max())))
         keys, values = part.read()
         longest = keys.shape[2]
         whole.storage.keys[rows, :, :longest] = keys
