@@ -1,15 +1,20 @@
-"""What every architecture is: a config, a forward over a `Batch`, and (if causal) a decode state.
+"""What every architecture is: `ByteModel`, and the three families it comes in.
 
-The trainer, the optimizer groups and the native `ByteLM` adapter know this file and no
-architecture. Two conventions a reader may question: models return extra loss terms already scaled
-in `aux` (so the trainer only adds), and states are explicit values which `step` never writes to, so
-that an older state stays valid and a beam can fork one for free.
+`CausalModel` predicts each byte from those before it, `Seq2SeqModel` does so given a source that an
+encoder has read, `EncoderModel` reads whole rows in both directions and classifies them. Trainer,
+optimizer groups and the adapters to `ByteLM` know these classes and no architecture; each family
+has a contract suite in `tests/arch/` that every registered architecture must pass.
+
+Three conventions a reader may question: models return extra loss terms already scaled in `aux` (so
+the trainer only adds); decode states are immutable (`nn.state.State`), so that an older state stays
+valid and a beam can fork one for free; and a model itself says which of its statistics are a sign
+of trouble (`symptoms`), because only it knows what they mean.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +22,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from bytelm.data.batch import IGNORE, Batch
+from bytelm.errors import BytelmError
+from bytelm.nn.state import State
 from bytelm.vocab import Vocab
 
+S = TypeVar("S", bound=State)  # a model's decode state
 Family = Literal["causal", "seq2seq", "encoder"]
 
 
@@ -32,8 +40,9 @@ class ArchConfig(BaseModel):
 class ModelOutput:
     """What `forward` returns.
 
-    logits  (B, L, V) float32 (or float64 for a float64 model)
-    loss    () mean cross-entropy in nats over the positions with a target; None without targets
+    logits  (B, L, V), or (B, classes) of an encoder; float32 (or float64 for a float64 model)
+    loss    () mean cross-entropy in nats over the positions with a target, or over the rows with a
+            label; None where the batch has neither
     aux     extra loss terms by name, each () and already scaled: total = loss + sum(aux.values())
     stats   detached () tensors or floats to log
     """
@@ -60,32 +69,29 @@ class ParameterRole:
     decay: bool = True
 
 
-class DecodeState(Protocol):
-    """A value: `step` returns a new one and leaves the old one valid."""
+@dataclass(frozen=True, kw_only=True)
+class Symptom:
+    """A sign in a model's statistics that training goes wrong.
 
-    def select(self, rows: Tensor) -> Self:
-        """The state of rows `rows` (int64 indices, repeats allowed), in that order."""
-        ...
+    name     which part and what, e.g. "stage0/starved": the same trouble has the same name
+    finding  what is wrong, with the figures: a clause that may be followed by "for 200 steps"
+    advice   what it leads to and what to do: whole sentences
+    """
 
-    def view(self, rows: Tensor) -> Self:
-        """Like `select` without repeats; may share storage, so feed it only to `scatter` it."""
-        ...
-
-    def scatter(self, rows: Tensor, part: Self) -> Self:
-        """This state with `rows` replaced by those of `part`: a descendant of `view(rows)`, or any
-        state of the same model with that many rows."""
-        ...
+    name: str
+    finding: str
+    advice: str
 
 
 class ByteModel(nn.Module, ABC):
-    """An architecture. Causal ones also implement `init_state`, `prefill` and `step`.
+    """An architecture; a subclass of one of the three families below.
 
     `vocab` says how many ids there are and which begin and end a text. With a `TokenVocab` the ids
     are tokens, and "byte" below is to be read as "position".
     """
 
     Config: ClassVar[type[ArchConfig]]
-    family: ClassVar[Family] = "causal"
+    family: ClassVar[Family]
 
     def __init__(self, config: ArchConfig, vocab: Vocab):
         super().__init__()
@@ -94,20 +100,7 @@ class ByteModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> ModelOutput:
-        """Logits for every position of the batch, and the loss when it has targets."""
-
-    def init_state(self, batch_size: int) -> Any:
-        """An empty decode state for `batch_size` rows (causal models)."""
-        raise TypeError(f"{type(self).__name__} is not a causal model: it has no decode state")
-
-    def prefill(self, ids: Tensor, lengths: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Feed ids (B, L) of which row b has lengths[b] >= 1 valid; -> (logits (B, V) after each
-        row's last valid id, new state). The state may be empty or hold earlier bytes."""
-        raise TypeError(f"{type(self).__name__} is not a causal model: it has no decode state")
-
-    def step(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Feed one id a row, ids (B,); -> (logits (B, V), new state)."""
-        raise TypeError(f"{type(self).__name__} is not a causal model: it has no decode state")
+        """Logits of the batch, and the loss where it has targets or labels."""
 
     @abstractmethod
     def flops_per_byte(self, context_bytes: int) -> float:
@@ -123,9 +116,92 @@ class ByteModel(nn.Module, ABC):
         """Told by the trainer before each step how much of training is done (0 to 1), for the few
         models that anneal something; the default does nothing."""
 
+    def symptoms(self, stats: Mapping[str, float]) -> list[Symptom]:
+        """What in the statistics of one step (`ModelOutput.stats`) is a sign of trouble; by default
+        nothing. Called after every logged step: whether it lasts is not the model's to judge."""
+        return []
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+class Decoder(ByteModel, Generic[S]):
+    """What the two generating families share: feeding bytes to an immutable decode state.
+
+    The first 257 logits are the bytes and the end of the text; feeding must give what `forward`
+    gives at the same positions.
+    """
+
+    @abstractmethod
+    def prefill(self, ids: Tensor, lengths: Tensor, state: S) -> tuple[Tensor, S]:
+        """Feed ids (B, L) of which row b has lengths[b] >= 1 valid; -> (logits (B, V) after each
+        row's last valid id, new state). The state may be empty or hold earlier bytes."""
+
+    @abstractmethod
+    def step(self, ids: Tensor, state: S) -> tuple[Tensor, S]:
+        """Feed one id per row, ids (B,); -> (logits (B, V), new state)."""
+
+
+class CausalModel(Decoder[S]):
+    """Predicts each byte from the bytes before it."""
+
+    family = "causal"
+
+    @abstractmethod
+    def init_state(self, batch_size: int) -> S:
+        """An empty decode state for `batch_size` rows."""
+
+
+class Seq2SeqModel(Decoder[S]):
+    """Predicts each byte from the bytes before it and from the whole of a source.
+
+    `forward(batch)` reads `batch.source` (a `Batch` of its own, padded on the right) with the
+    encoder, and `batch.ids`, which begin with BOS, with the decoder.
+    """
+
+    family = "seq2seq"
+
+    @abstractmethod
+    def encode(self, source: Batch) -> State:
+        """The memory of the sources: a state whose rows can be selected and joined. `source.ids`
+        (B, M) with `source.lengths`; rows of length 0 are sources without a byte."""
+
+    @abstractmethod
+    def init_state(self, memory: Any) -> S:
+        """An empty decode state that reads `memory`, which is what `encode` gave: one row per row
+        of it."""
+
+
+class EncoderModel(ByteModel):
+    """Reads rows in both directions; a vector per position, and logits per row over the classes.
+
+    labels  names of the classes, in the order of the logits. They are stored with the model.
+    """
+
+    family = "encoder"
+
+    def __init__(self, config: ArchConfig, vocab: Vocab, *, labels: Sequence[str] = ()):
+        super().__init__(config, vocab)
+        self.labels = tuple(labels)
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise BytelmError(
+                f"a classifier needs at least two labels, each once, not {list(self.labels)}: "
+                "train it with objective.kind=classification on data that has labels"
+            )
+
+    @abstractmethod
+    def representations(self, batch: Batch) -> Tensor:
+        """(B, L, D) vectors of the positions; those past a row's length are without meaning."""
+
+
+@runtime_checkable
+class Hierarchical(Protocol):
+    """A model that cuts its input into chunks."""
+
+    def chunk_boundaries(self, ids_BL: Tensor) -> list[Tensor]:
+        """One bool tensor (B, L) per stage, outermost first: where chunks start."""
+        ...
 
 
 def causal_loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
@@ -139,3 +215,14 @@ def causal_loss(logits: Tensor, targets: Tensor | None) -> Tensor | None:
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
     )
     return total / (targets != IGNORE).sum().clamp(min=1)
+
+
+def label_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
+    """Mean cross-entropy in nats of logits (B, classes) against labels (B,), ignoring -100.
+
+    None without labels. A batch in which no row has a label gives 0, not NaN.
+    """
+    if labels is None:
+        return None
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    return total / (labels != IGNORE).sum().clamp(min=1)

@@ -6,10 +6,12 @@ or a SpaceByte-like baseline; "given" takes chunk starts from the batch. This fi
 model; the levels are in `hnet_levels.py`. Parameter names are those of the released checkpoints.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from bytelm.arch.base import ByteModel, ModelOutput, ParameterRole, causal_loss
+from bytelm.arch.base import CausalModel, ModelOutput, ParameterRole, Symptom, causal_loss
 from bytelm.arch.hnet_config import HNetConfig, unnest
 from bytelm.arch.hnet_levels import StageTrace, last_fed, make_level
 from bytelm.data.batch import Batch
@@ -22,7 +24,7 @@ from bytelm.nn.state import State
 from bytelm.vocab import ByteVocab, Vocab
 
 
-class HNet(ByteModel):
+class HNet(CausalModel[State]):
     """The language model around the hierarchy: byte table, levels, untied head."""
 
     Config = HNetConfig
@@ -109,6 +111,20 @@ class HNet(ByteModel):
             pairs = zip(config.anneal_from, config.target, strict=True)
             self.targets = [start + done * (end - start) for start, end in pairs]
 
+    def symptoms(self, stats: Mapping[str, float]) -> list[Symptom]:
+        """Two traps that the loss alone does not show: a learned stage with almost no chunks (the
+        inner network starves) and one that cuts at every position (a slow flat model)."""
+        found = []
+        for s in range(self.config.stages):
+            share, target = stats.get(f"stage{s}/F"), stats.get(f"stage{s}/target", 0.0)
+            if share is None or target <= 1:
+                continue
+            if share < 1 / (4 * target):
+                found.append(_starved(s, share, target))
+            if share > 0.9:
+                found.append(_flat(s, share, target))
+        return found
+
     def flops_per_byte(self, context_bytes: int) -> float:
         """Forward operations per byte with chunks of the target length (`target`; 6 bytes for
         the space rule, the SpaceByte paper's English average)."""
@@ -175,3 +191,23 @@ def _stage_stats(s: int, trace: StageTrace) -> dict[str, Tensor | float]:
     if undecided_total:
         stats[f"stage{s}/near_half"] = undecided_total[0] / total
     return stats
+
+
+def _starved(s: int, share: float, target: float) -> Symptom:
+    return Symptom(
+        name=f"stage{s}/starved",
+        finding=f"stage{s} hardly cuts any more: a chunk is {1 / max(share, 1e-9):.0f} positions "
+        f"long (target {target:g})",
+        advice="The inner network sees almost nothing. Raise the weight of the ratio loss, lower "
+        "the learning rate of that stage, or anneal the target up from a small value",
+    )
+
+
+def _flat(s: int, share: float, target: float) -> Symptom:
+    return Symptom(
+        name=f"stage{s}/flat",
+        finding=f"stage{s} cuts at {share:.0%} of all positions (target: one in {target:g})",
+        advice="So nothing is compressed and every step is slow. Raise the weight of the ratio "
+        "loss, give the outer layers more width, or check that the data is not incompressible "
+        "(encrypted, compressed)",
+    )

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bytelm.arch.base import ArchConfig, ByteModel, ModelOutput, ParameterRole, causal_loss
+from bytelm.arch.base import ArchConfig, CausalModel, ModelOutput, ParameterRole, causal_loss
 from bytelm.data.batch import Batch
 from bytelm.nn.attention import AttentionOptions
 from bytelm.nn.mamba2 import SSMOptions
@@ -53,7 +53,7 @@ class TransformerConfig(ArchConfig):
         )
 
 
-class Transformer(ByteModel):
+class Transformer(CausalModel[StackState]):
     """Byte table, `layers` pre-norm blocks, final norm, head."""
 
     Config = TransformerConfig

@@ -97,8 +97,9 @@ def _report_sample(lm: "ByteLM", prompt: bytes, *, seed: int) -> None:
 
 
 def _report_chunks(lm: "ByteLM", text: bytes) -> None:
+    from bytelm.arch.base import Hierarchical
     from bytelm.evaluate.chunks import terminal_text
-    from bytelm.lm.native import Hierarchical, NativeLM
+    from bytelm.lm.native import NativeLM
 
     if not isinstance(lm, NativeLM) or not isinstance(lm.model, Hierarchical):
         return

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bytelm.arch.base import ByteModel
+from bytelm.arch.base import ByteModel, CausalModel, Hierarchical
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.lm.protocol import BatchState, ByteLM, Context
@@ -27,15 +27,6 @@ from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
 from bytelm.vocab import END, OUTCOMES, ByteVocab
 
 BATCH_POSITIONS = 16_384  # positions of one scoring forward; bounds memory, not results
-
-
-@runtime_checkable
-class Hierarchical(Protocol):
-    """A model that cuts its input into chunks."""
-
-    def chunk_boundaries(self, ids_BL: Tensor) -> list[Tensor]:
-        """One bool tensor (B, L) a stage, outermost first: where chunks start."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +99,7 @@ class NativeLM(ByteLM):
         stride: int | None = None,
         specials: Mapping[str, int] | None = None,
     ):
-        if model.family != "causal":
+        if not isinstance(model, CausalModel):
             raise BytelmError(
                 f"{type(model).__name__} is of the {model.family} family: only causal models "
                 "predict the next byte"

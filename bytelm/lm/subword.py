@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bytelm.arch.base import ByteModel
+from bytelm.arch.base import ByteModel, CausalModel
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.exact.converter import ByteConverter, Mode
@@ -59,6 +59,8 @@ class SubwordLM(Windowed):
         beam: int = 8,
         epsilon: float = 1e-3,
     ):
+        if not isinstance(model, CausalModel):
+            raise BytelmError(f"{type(model).__name__} does not predict what comes next")
         self.model, self.bpe = model.eval(), bpe
         words = [bpe.codec.token(i) for i in range(len(bpe.codec))]
         merges = [(words[a], words[b]) for a, b in bpe.codec.merges.tolist()]
@@ -82,7 +84,7 @@ class TokenScores:
     which adds the other token strings of the same bytes.
     """
 
-    model: ByteModel
+    model: CausalModel[Any]
     bpe: BinaryBPE
     reach: Reach
 
@@ -156,10 +158,8 @@ def check_tokenizer(vocab: TokenVocab, bpe: BinaryBPE) -> None:
         )
 
 
-def token_lm(model: ByteModel, bpe: BinaryBPE) -> TreeLM | ForkedLM:
+def token_lm(model: CausalModel[Any], bpe: BinaryBPE) -> TreeLM | ForkedLM:
     """The model as a `TokenLM`: with a tree of keys and values if its state is nothing else."""
-    if model.family != "causal":
-        raise BytelmError(f"{type(model).__name__} does not predict what comes next")
     check_tokenizer(_vocab(model), bpe)
     state = model.init_state(1)
     attention = isinstance(state, StackState) and all(
@@ -185,7 +185,7 @@ def _only(bpe: BinaryBPE, vocab: TokenVocab, like: Tensor) -> Tensor:
 class _Logprobs:
     """What both adapters know of their model."""
 
-    def __init__(self, model: ByteModel, bpe: BinaryBPE):
+    def __init__(self, model: CausalModel[Any], bpe: BinaryBPE):
         self.model = model
         self._bias = _only(bpe, _vocab(model), next(model.parameters()).detach().float())
 
@@ -197,7 +197,7 @@ class _Logprobs:
 class _Tree(TreeLM):
     """A model whose decode state is keys and values alone."""
 
-    def __init__(self, model: ByteModel, bpe: BinaryBPE):
+    def __init__(self, model: CausalModel[Any], bpe: BinaryBPE):
         vocab = _vocab(model)
         super().__init__(
             bpe.token_bytes, eos_ids={vocab.eos}, start_ids=[vocab.bos], device=model.device
@@ -238,7 +238,7 @@ class _TreeLayer(State):
 class _Forked(ForkedLM):
     """A model with any other decode state."""
 
-    def __init__(self, model: ByteModel, bpe: BinaryBPE):
+    def __init__(self, model: CausalModel[Any], bpe: BinaryBPE):
         vocab = _vocab(model)
         super().__init__(bpe.token_bytes, eos_ids={vocab.eos}, start_ids=[vocab.bos])
         self.model, self._logprobs = model, _Logprobs(model, bpe)

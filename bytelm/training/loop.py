@@ -15,7 +15,6 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -98,7 +97,7 @@ class Trainer:
         ranks.wait()
         self.display = Display(silent=not ranks.first)
         self._restore()
-        self.alarms = Alarms(**self.position.alarms)
+        self.alarms = Alarms.from_dict(self.position.alarms)
         step = self.position.step
         self.metrics = Metrics(run.metrics, step=step) if ranks.first else None
         self.trackers = Trackers(
@@ -239,7 +238,7 @@ class Trainer:
             **(result.stats if recipe.log.telemetry else {}),
             **telemetry,
         )
-        for alarm in self.alarms.check(position.step, result.stats):
+        for alarm in self.alarms.check(position.step, self.model.symptoms(result.stats)):
             self._write(alarm=alarm)
             self.display.message(f"warning, step {position.step}: {alarm}")
 
@@ -270,7 +269,7 @@ class Trainer:
         """Write a checkpoint of this moment and make it the run's model; nothing if just done."""
         if self.saved_step == self.position.step:
             return
-        self.position.alarms = asdict(self.alarms)
+        self.position.alarms = self.alarms.to_dict()
         if self.metrics is not None:
             self.metrics.flush()
         path = save_checkpoint(

@@ -1,11 +1,18 @@
 """Alarms ring for lasting trouble, once, and say what to do."""
 
 from bytelm.training.alarms import PATIENCE, QUIET, Alarms
+from tests.arch.cases import make
+
+MODEL = make("hnet-1stage")
+
+
+def check(alarms, step, stats):
+    return alarms.check(step, MODEL.symptoms(stats))
 
 
 def rings(stats_at, steps):
     alarms = Alarms()
-    found = {step: alarms.check(step, stats_at(step)) for step in steps}
+    found = {step: check(alarms, step, stats_at(step)) for step in steps}
     return {step: messages for step, messages in found.items() if messages}
 
 
@@ -35,6 +42,17 @@ def test_stages_without_a_target_and_flat_models_are_left_alone():
 def test_state_carried_over_a_resume_rings_at_the_same_step():
     alarms = Alarms()
     for step in range(0, 150, 10):
-        alarms.check(step, stage(0.99))
-    resumed = Alarms(since=dict(alarms.since), rung=dict(alarms.rung))
-    assert [s for s in range(150, 400, 10) if resumed.check(s, stage(0.99))] == [PATIENCE + 10]
+        check(alarms, step, stage(0.99))
+    resumed = Alarms.from_dict(alarms.to_dict())
+    assert [s for s in range(150, 400, 10) if check(resumed, s, stage(0.99))] == [PATIENCE + 10]
+
+
+def test_what_older_versions_stored_is_read():
+    stored = {"since": {"stage0/flat": 10}, "rung": {"stage0/flat": 220}}
+    alarms = Alarms.from_dict(stored)
+    assert alarms.last_warned == {"stage0/flat": 220} and alarms.since == {"stage0/flat": 10}
+    assert not rings(lambda step: {}, range(0, 10)) and not check(alarms, 300, stage(0.99))
+
+
+def test_models_have_no_symptoms_of_their_own_unless_they_say_so():
+    assert make("transformer").symptoms({"stage0/F": 1.0, "stage0/target": 4.0}) == []
