@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from bytelm.exact import ByteConverter
-from bytelm.exact.trunks import Distribution, Trunk, TrunkTree, evaluate
+from bytelm.exact.prefix_tree import Distribution, Trunk, TrunkTree, evaluate
 
 _CHUNK = 256
 

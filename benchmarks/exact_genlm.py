@@ -25,8 +25,9 @@ import torch
 from benchmarks.exact_packages import package_file
 from benchmarks.exact_texts import ROOT, texts
 from bytelm.exact import ByteConverter
-from bytelm.exact.gguf import load_weights, read_gguf_tokenizer, read_metadata
-from bytelm.exact.huggingface import HuggingFaceLM
+from bytelm.exact.models.gguf import load_weights
+from bytelm.exact.models.huggingface import HuggingFaceLM
+from bytelm.exact.tokenizers.gguf_tokenizer import read_gguf_tokenizer, read_metadata
 
 Timed = dict[str, float]
 

@@ -29,9 +29,9 @@ from benchmarks.exact_table import write
 from benchmarks.exact_texts import ROOT, texts
 from bytelm.exact import ByteConverter, load_gguf
 from bytelm.exact.converter import advance
-from bytelm.exact.row import Row
-from bytelm.exact.skeleton import Skeleton
-from bytelm.exact.trunks import TrunkTree
+from bytelm.exact.frontier import Skeleton
+from bytelm.exact.prefix_tree import TrunkTree
+from bytelm.exact.text_beam import Row
 
 METHODS = ("naive", "healing", "canonical")
 

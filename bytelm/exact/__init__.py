@@ -1,10 +1,9 @@
 """Tokenized language models as exact byte-level ones (docs/exact.md)."""
 
-from bytelm.exact.converter import ByteConverter, ConvertedState, convert
-from bytelm.exact.encoders import CallableEncoder, Encoder
-from bytelm.exact.gguf import load_gguf
-from bytelm.exact.huggingface import load_hf, load_token_model
+from bytelm.exact.conversion import convert, load_gguf, load_hf, load_token_model
+from bytelm.exact.converter import ByteConverter, ConvertedState
 from bytelm.exact.token_lm import NgramLM, TabularLM, TokenLM, TreeTokenLM
+from bytelm.exact.tokenizers.encoders import CallableEncoder, Encoder
 
 __all__ = [
     "ByteConverter",

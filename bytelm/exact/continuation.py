@@ -15,10 +15,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from bytelm.errors import BytelmError
-from bytelm.exact.branch import Branch
 from bytelm.exact.converter import ByteConverter, ConvertedState
-from bytelm.exact.row import open_rows
-from bytelm.exact.trunks import Distribution, Trunk, evaluate
+from bytelm.exact.hypothesis import Branch
+from bytelm.exact.prefix_tree import Distribution, Trunk, evaluate
+from bytelm.exact.text_beam import open_rows
 from bytelm.lm.protocol import ByteState
 
 

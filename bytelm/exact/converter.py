@@ -1,4 +1,4 @@
-"""`ByteConverter`: a tokenized language model as a `ByteLM`, and `convert`, which makes one.
+"""`ByteConverter`: a tokenized language model as a `ByteLM`.
 
 Three estimands, never mixed (docs/exact.md):
 
@@ -18,22 +18,22 @@ exp(`log_lower`), the prefix probability itself, is somewhat smaller than exp(`l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
-from bytelm.exact.branch import Pruning
-from bytelm.exact.canonical_lm import CanonicalLM
-from bytelm.exact.encoders import CallableEncoder, Encoder
-from bytelm.exact.reserve import Reserve
-from bytelm.exact.row import Row, open_rows, rehearse
-from bytelm.exact.skeleton import Skeleton
+from bytelm.exact.fallback import Reserve
+from bytelm.exact.frontier import Skeleton
+from bytelm.exact.hypothesis import Pruning
+from bytelm.exact.models.canonical import CanonicalLM
+from bytelm.exact.prefix_tree import Distribution, Trunk, TrunkTree, evaluate
+from bytelm.exact.text_beam import Row, open_rows, rehearse
 from bytelm.exact.token_lm import TokenLM
-from bytelm.exact.trunks import Distribution, Trunk, TrunkTree, evaluate
-from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.encoders import Encoder
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 from bytelm.lm.protocol import BatchState, ByteLM, Context
 
 Mode = Literal["all", "canonical", "canonicalised"]
@@ -292,49 +292,3 @@ def _foresee(rows: Sequence[Row], chunks: Sequence[bytes]) -> list[list[Skeleton
             path.append(path[-1].push(byte))
         paths.append(path)
     return paths
-
-
-def convert(
-    model: Any,
-    tokenizer: Any = None,
-    *,
-    mode: Mode = "all",
-    beam: int = 8,
-    epsilon: float = 1e-3,
-    start: Sequence[int] | None = None,
-) -> ByteConverter:
-    """A tokenized language model as a `ByteLM`.
-
-    model, tokenizer: a Hugging Face causal LM and its tokenizer; or any `TokenLM` and, for the
-    canonical modes, an `Encoder` or a function from bytes to ids.
-    start: ids that stand before every text of a Hugging Face model, if not its BOS or separator.
-
-    >>> from bytelm.exact.token_lm import TabularLM
-    >>> lm = convert(TabularLM(lambda h: [0.5, 0.25, 0.25], [b"a", b"ab", None], eos_ids={2}))
-    >>> round(lm.start(b"a").logprobs().exp()[98].item(), 4)     # "ab" is 1/3 of what starts with a
-    0.3333
-    """
-    if _is_hugging_face(model):
-        from bytelm.exact.huggingface import hugging_face_parts
-
-        lm, encoder, specials, prefix = hugging_face_parts(model, tokenizer, mode, start)
-        return ByteConverter(
-            lm, encoder, mode=mode, beam=beam, epsilon=epsilon, specials=specials, prefix=prefix
-        )
-    if start is not None:
-        raise BytelmError("`start` is for Hugging Face models; a TokenLM has its own start_ids")
-    encoder = _encoder(tokenizer, model)
-    return ByteConverter(model, encoder, mode=mode, beam=beam, epsilon=epsilon)
-
-
-def _is_hugging_face(model: Any) -> bool:
-    """Whether the model is a transformers one, without importing transformers to find out."""
-    return any(kind.__module__.startswith("transformers.") for kind in type(model).__mro__)
-
-
-def _encoder(
-    encode: Encoder | Callable[[bytes], Sequence[int]] | None, lm: TokenLM
-) -> Encoder | None:
-    if encode is None or isinstance(encode, Encoder):
-        return encode
-    return CallableEncoder(encode, lm.vocab_bytes)

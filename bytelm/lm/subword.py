@@ -24,12 +24,12 @@ from bytelm.arch.base import ByteModel, CausalModel
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.exact.converter import ByteConverter, Mode
-from bytelm.exact.forked import ForkedLM
-from bytelm.exact.tables import merge_encoder
-from bytelm.exact.tree_attention import Group, attend
-from bytelm.exact.tree_lm import TreeLM, depths
+from bytelm.exact.models.forked import ForkedLM
+from bytelm.exact.models.tree_attention import Group, attend
+from bytelm.exact.models.tree_lm import TreeLM, depths
+from bytelm.exact.tokenizers.tables import merge_encoder
+from bytelm.exact.windowed import Windowed
 from bytelm.lm.reach import Reach
-from bytelm.lm.windowed import Windowed
 from bytelm.nn.cache import KVCache
 from bytelm.nn.stack import StackState
 from bytelm.nn.state import State

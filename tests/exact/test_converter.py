@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from bytelm.errors import BytelmError
 from bytelm.exact import NgramLM, TabularLM, convert
 from bytelm.exact.converter import ByteConverter
-from bytelm.exact.encoders import CallableEncoder, GreedyEncoder
-from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.encoders import CallableEncoder, GreedyEncoder
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 from tests.exact.tiny import TOKENIZERS, random_lm
 
 WORDS = [b"the", b"th", b"he", b" ", b" the", b"re", b"n", b" th", "é".encode(), b"\xc3"]

@@ -15,17 +15,17 @@ import pytest
 import torch
 
 from bytelm.exact import TabularLM, convert
-from bytelm.exact.bpe import BytePairs
-from bytelm.exact.encoders import (
+from bytelm.exact.tokenizers.bpe import BytePairs
+from bytelm.exact.tokenizers.encoders import (
     CallableEncoder,
     Encoder,
     GreedyEncoder,
     PlainBPE,
     PretokenizedBPE,
 )
-from bytelm.exact.tables import merge_encoder
-from bytelm.exact.tokenizer_files import expression_spans
-from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.tables import merge_encoder
+from bytelm.exact.tokenizers.tokenizer_files import expression_spans
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 
 def chain(order: int, length: int) -> dict[bytes, float]:
@@ -194,7 +194,7 @@ def test_sentencepiece_traps_dummy_blank_duplicate_bytes_and_fallback():
         return found
 
     from bytelm.exact.converter import ByteConverter
-    from bytelm.exact.encoders import CharacterEncoder
+    from bytelm.exact.tokenizers.encoders import CharacterEncoder
 
     encoder = CharacterEncoder(encode_text, {i: len(pieces) + i for i in range(256)})
     texts = ["a b", "é", "aè", "è a", "êb", " a", "b\u2581"]

@@ -10,8 +10,8 @@ import math
 import numpy as np
 import pytest
 
-from bytelm.exact.canonical_lm import CanonicalLM
 from bytelm.exact.converter import ByteConverter
+from bytelm.exact.models.canonical import CanonicalLM
 from bytelm.exact.token_lm import TabularLM
 from tests.exact.tiny import (
     TOKENIZERS,

@@ -8,9 +8,9 @@ import torch
 
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.exact import convert, load_gguf, load_hf
-from bytelm.exact.huggingface import HuggingFaceLM
+from bytelm.exact.models.huggingface import HuggingFaceLM
 from bytelm.exact.token_lm import Earlier
-from bytelm.exact.tokenizer_json import read_definition
+from bytelm.exact.tokenizers.tokenizer_json import read_definition
 
 transformers = pytest.importorskip("transformers")
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402

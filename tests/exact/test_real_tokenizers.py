@@ -10,19 +10,19 @@ import json
 import pytest
 
 from benchmarks.exact_packages import package_file
-from bytelm.exact.encoders import Encoder
-from bytelm.exact.gguf import EXPRESSIONS, read_gguf_tokenizer, read_metadata
-from bytelm.exact.skeleton import Skeleton
-from bytelm.exact.tables import TokenizerTables, byte_level, merge_encoder
+from bytelm.exact.frontier import Skeleton
+from bytelm.exact.prefix_tree import TrunkTree
 from bytelm.exact.token_lm import TabularLM
-from bytelm.exact.tokenizer_files import (
+from bytelm.exact.tokenizers.encoders import Encoder
+from bytelm.exact.tokenizers.gguf_tokenizer import EXPRESSIONS, read_gguf_tokenizer, read_metadata
+from bytelm.exact.tokenizers.tables import TokenizerTables, byte_level, merge_encoder
+from bytelm.exact.tokenizers.tokenizer_files import (
     expression_spans,
     read_rwkv,
     read_sentencepiece,
     read_tiktoken,
 )
-from bytelm.exact.trunks import TrunkTree
-from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 pytestmark = pytest.mark.slow
 

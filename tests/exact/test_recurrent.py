@@ -7,8 +7,8 @@ import torch
 
 from bytelm.errors import BytelmError
 from bytelm.exact import convert, load_hf
-from bytelm.exact.huggingface import HuggingFaceLM, token_lm
-from bytelm.exact.recurrent import RecurrentLM, select_rows
+from bytelm.exact.models.huggingface import HuggingFaceLM, token_lm
+from bytelm.exact.models.recurrent import RecurrentLM, select_rows
 from bytelm.exact.token_lm import Earlier, extend_trees
 
 transformers = pytest.importorskip("transformers")

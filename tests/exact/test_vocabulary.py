@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
-from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 TOKENS = st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=30)
 

@@ -14,10 +14,10 @@ from itertools import product
 
 import numpy as np
 
-from bytelm.exact.bpe import BytePairs
-from bytelm.exact.encoders import CallableEncoder, Encoder, GreedyEncoder, PlainBPE
 from bytelm.exact.token_lm import TabularLM
-from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.bpe import BytePairs
+from bytelm.exact.tokenizers.encoders import CallableEncoder, Encoder, GreedyEncoder, PlainBPE
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 HORIZON = 5
 

@@ -14,8 +14,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from bytelm.errors import BytelmError
-from bytelm.exact.encoders import Spans
-from bytelm.exact.tables import (
+from bytelm.exact.tokenizers.encoders import Spans
+from bytelm.exact.tokenizers.tables import (
     BLANK,
     TokenizerTables,
     byte_level,
@@ -33,7 +33,7 @@ def read_hf_tokenizer(tokenizer: Any) -> TokenizerTables:
     if not tokenizer.is_fast:
         raise BytelmError(
             f"{type(tokenizer).__name__} is a slow tokenizer: load it with use_fast=True, or make "
-            "tables of its own files (bytelm.exact.tokenizer_files)"
+            "tables of its own files (bytelm.exact.tokenizers.tokenizer_files)"
         )
     tables = read_definition(json.loads(tokenizer.backend_tokenizer.to_str()))
     for name, token in zip(

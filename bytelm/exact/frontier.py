@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bytelm.exact.encoders import Encoder
-from bytelm.exact.trunks import Trunk
-from bytelm.exact.vocabulary import Range
+from bytelm.exact.prefix_tree import Trunk
+from bytelm.exact.tokenizers.encoders import Encoder
+from bytelm.exact.tokenizers.vocabulary import Range
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bytelm.exact import convert
-from bytelm.exact.reserve import REACH, Reserve
+from bytelm.exact.fallback import REACH, Reserve
 from bytelm.exact.token_lm import TabularLM
 
 VOCAB = [b"a", b"b", b"c", b"ab", None]

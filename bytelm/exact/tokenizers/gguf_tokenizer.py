@@ -1,30 +1,24 @@
-"""`load_gguf`: the model in a GGUF file as a `ByteLM`.
+"""The tokenizer in a GGUF file's own metadata, as tables.
 
-Weights are read by transformers (dequantised to float32). The tokenizer is read from the file's own
-metadata instead of transformers' conversion of it, which forgets the pre-tokenizer: the file names
-it (`tokenizer.ggml.pre`), and the regular expressions behind the names that are known here are
-data, below. A file with another name still converts in mode "all", which needs no pre-tokenizer.
+Not transformers' conversion of it, which forgets the pre-tokenizer: the file names it
+(`tokenizer.ggml.pre`), and the regular expressions behind the names that are known here are data,
+below. A file with another name still converts in mode "all", which needs no pre-tokenizer.
 """
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bytelm.errors import CheckpointError, MissingExtraError, unknown_name
-from bytelm.exact.converter import ByteConverter, Mode
-from bytelm.exact.huggingface import import_transformers, token_lm
-from bytelm.exact.tables import (
+from bytelm.exact.tokenizers.tables import (
     TokenizerTables,
     byte_level,
     is_marker,
     merge_encoder,
     piece_bytes,
 )
-from bytelm.exact.tokenizer_files import expression_spans
+from bytelm.exact.tokenizers.tokenizer_files import expression_spans
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -51,58 +45,6 @@ EXPRESSIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("qwen2", "stablelm2"), (_cl100k(_DIGIT),)),
 }
 _WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3")  # a piece that is a token is that token
-
-
-def load_gguf(
-    path: str | Path,
-    *,
-    mode: Mode = "all",
-    beam: int = 8,
-    epsilon: float = 1e-3,
-    device: str | torch.device = "cpu",
-) -> ByteConverter:
-    """The GGUF file as a `ByteLM`; `CheckpointError` if it is none or holds another kind of model.
-
-    float32 weights take four bytes a parameter in memory, whatever the file's quantisation.
-    """
-    path = Path(path)
-    metadata = read_metadata(path)
-    tables = read_gguf_tokenizer(metadata)
-    if mode != "all":
-        tables.need_encoder()
-    lm = token_lm(
-        load_weights(path).to(device),
-        tables.vocab_bytes,
-        eos_ids=tables.eos_ids,
-        start_ids=tables.start_ids,
-    )
-    return ByteConverter(
-        lm,
-        tables.encoder,
-        mode=mode,
-        beam=beam,
-        epsilon=epsilon,
-        specials=tables.specials,
-        prefix=tables.prefix,
-    )
-
-
-def load_weights(path: Path) -> Any:
-    """The transformers model of a GGUF file, float32."""
-    transformers = import_transformers("loading a GGUF file")
-    progress = logging.getLogger("transformers")
-    level = progress.level
-    progress.setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        return transformers.AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
-        )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"transformers cannot load {path}: {error}") from error
-    finally:
-        progress.setLevel(level)
-        transformers.utils.logging.enable_progress_bar()
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -11,18 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError
+from bytelm.exact.converter import ByteConverter, ConvertedState
 from bytelm.lm.protocol import BatchState, ByteLM, Context
 from bytelm.lm.reach import Reach
 from bytelm.lm.tally import check_pieces
-
-if TYPE_CHECKING:
-    from bytelm.exact.converter import ByteConverter, ConvertedState
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from bytelm.errors import BytelmError
-from bytelm.exact.bpe import BytePairs
-from bytelm.exact.encoders import CharacterEncoder, Encoder, PlainBPE, PretokenizedBPE, Spans
+from bytelm.exact.tokenizers.bpe import BytePairs
+from bytelm.exact.tokenizers.encoders import (
+    CharacterEncoder,
+    Encoder,
+    PlainBPE,
+    PretokenizedBPE,
+    Spans,
+)
 
 BLANK = "\u2581"  # SentencePiece's visible blank
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bytelm.exact.encoders import Encoder, Tokens
 from bytelm.exact.token_lm import Cache, Earlier, Node, Row, TokenLM, extend_trees
+from bytelm.exact.tokenizers.encoders import Encoder, Tokens
 
 
 @dataclass(frozen=True, slots=True)

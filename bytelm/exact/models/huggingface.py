@@ -1,4 +1,4 @@
-"""Hugging Face causal language models as `TokenLM`s, and `load_hf`.
+"""Hugging Face causal language models as `TokenLM`s.
 
 Models with attention alone go through the tree cache of `tree_attention.py`: any number of new rows
 of any number of texts in one forward pass. At construction the model's own forward is compared with
@@ -11,20 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, CheckpointError, MissingExtraError
-from bytelm.exact.recurrent import RecurrentLM, recurrent_state
+from bytelm.exact.models.recurrent import RecurrentLM, recurrent_state
+from bytelm.exact.models.tree_attention import Group, tree_attention_in
+from bytelm.exact.models.tree_lm import TreeLM, depths
 from bytelm.exact.token_lm import Earlier, Row
-from bytelm.exact.tree_attention import Group, tree_attention_in
-from bytelm.exact.tree_lm import TreeLM, depths
-
-if TYPE_CHECKING:
-    from bytelm.exact.converter import ByteConverter, Mode
-    from bytelm.exact.encoders import Encoder
+from bytelm.exact.tokenizers.tables import TokenizerTables
 
 
 class HuggingFaceLM(TreeLM):
@@ -119,28 +116,27 @@ def padded_vocabulary(
     return [*vocab_bytes, *[None] * (size - len(vocab_bytes))]
 
 
-def hugging_face_parts(
-    model: Any, tokenizer: Any, mode: Mode, start: Sequence[int] | None
-) -> tuple[HuggingFaceLM | RecurrentLM, Encoder | None, dict[str, int], bytes]:
-    """What `convert` needs of a Hugging Face model: token LM, encoder, specials, prefix."""
-    from bytelm.exact.tokenizer_json import read_hf_tokenizer
+def hugging_face_lm(
+    model: Any, tables: TokenizerTables, start: Sequence[int] | None
+) -> HuggingFaceLM | RecurrentLM:
+    """The transformers causal LM whose tokenizer has these tables as a `TokenLM`.
 
-    if tokenizer is None:
-        raise BytelmError("converting a Hugging Face model needs its tokenizer as second argument")
-    tables = read_hf_tokenizer(tokenizer)
-    if mode != "all":
-        tables.need_encoder()
-    eos = _eos_ids(model, tables)
-    lm = token_lm(
+    start: ids that stand before every text; default: the tokenizer's BOS or document separator.
+    """
+    return token_lm(
         model,
         tables.vocab_bytes,
-        eos_ids=eos,
+        eos_ids=_eos_ids(model, tables),
         start_ids=tables.start_ids if start is None else start,
     )
-    return lm, tables.encoder, tables.specials, tables.prefix
 
 
-def _eos_ids(model: Any, tables: Any) -> set[int]:
+def is_hugging_face(model: Any) -> bool:
+    """Whether the model is a transformers one, without importing transformers to find out."""
+    return any(kind.__module__.startswith("transformers.") for kind in type(model).__mro__)
+
+
+def _eos_ids(model: Any, tables: TokenizerTables) -> set[int]:
     """The tokenizer's end symbols and the model's own, as far as they are special tokens."""
     named = model.config.eos_token_id
     listed = [named] if isinstance(named, int) else (named or [])
@@ -148,17 +144,8 @@ def _eos_ids(model: Any, tables: Any) -> set[int]:
     return (tables.eos_ids | set(listed)) & silent
 
 
-def load_hf(
-    path: str | Path,
-    *,
-    mode: Mode = "all",
-    beam: int = 8,
-    epsilon: float = 1e-3,
-    device: str | torch.device = "cpu",
-) -> ByteConverter:
-    """The model in a Hugging Face directory (config, safetensors, tokenizer) as a `ByteLM`."""
-    from bytelm.exact.converter import convert
-
+def read_hf_directory(path: str | Path, device: str | torch.device) -> tuple[Any, Any]:
+    """The transformers model and tokenizer in a directory; `CheckpointError` if there are none."""
     transformers = import_transformers("loading a Hugging Face directory")
     folder = Path(path)
     if not (folder / "config.json").is_file():
@@ -168,15 +155,7 @@ def load_hf(
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
-    return convert(model.to(device), tokenizer, mode=mode, beam=beam, epsilon=epsilon)
-
-
-def load_token_model(path: str | Path, *, device: str | torch.device = "cpu") -> ByteConverter:
-    """The converted model at `path`, a .gguf file or a Hugging Face directory, in mode "all"."""
-    from bytelm.exact.gguf import load_gguf
-
-    load = load_gguf if Path(path).suffix == ".gguf" else load_hf
-    return load(path, device=device)
+    return model.to(device), tokenizer
 
 
 def import_transformers(purpose: str) -> Any:

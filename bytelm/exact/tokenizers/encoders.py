@@ -6,7 +6,7 @@ token strings spell them and are what the tokenizer writes before this cut for s
 the window stays short? The families differ in both:
 
 - byte-pair merges behind a regular expression: the expression is the tokenizer's own, tried with
-  the witnesses of `witness.py`; inside a piece every prefix of an encoding is an encoding.
+  the witnesses of `lookahead.py`; inside a piece every prefix of an encoding is an encoding.
 - character tokenizers with byte fallback (SentencePiece), greedy longest match, and byte-pair
   merges without an expression: the encoding of a prefix is a prefix of the encoding, so there is
   one trunk a cut, and what all live trunks share is settled.
@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from bytelm.errors import BytelmError
-from bytelm.exact.bpe import BytePairs
-from bytelm.exact.vocabulary import VocabularyIndex
-from bytelm.exact.witness import PLACEHOLDER, completions, decode, witnesses
+from bytelm.exact.tokenizers.bpe import BytePairs
+from bytelm.exact.tokenizers.lookahead import PLACEHOLDER, completions, decode, witnesses
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 Tokens = tuple[int, ...]
 Trunks = tuple[Tokens | None, ...]

@@ -31,11 +31,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.exact.branch import Branch, Opened, Pruning
+from bytelm.exact.fallback import EMPTY, Reserve
+from bytelm.exact.frontier import Skeleton
+from bytelm.exact.hypothesis import Branch, Opened, Pruning
 from bytelm.exact.logs import log, logaddexp, logsumexp
-from bytelm.exact.reserve import EMPTY, Reserve
-from bytelm.exact.skeleton import Skeleton
-from bytelm.exact.trunks import Distribution, Trunk, evaluate
+from bytelm.exact.prefix_tree import Distribution, Trunk, evaluate
 from bytelm.vocab import BYTES, END, OUTCOMES
 
 _RESCUE_BEAM = 64

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError
+from bytelm.exact.models.tree_attention import Group, TreeCache, TreeNode
 from bytelm.exact.token_lm import Earlier, Row
-from bytelm.exact.tree_attention import Group, TreeCache, TreeNode
 
 ROWS_A_FORWARD = 512
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bytelm.exact.token_lm import Cache, Earlier, Node, Row, TokenLM, extend_trees
-from bytelm.exact.vocabulary import Range, VocabularyIndex
+from bytelm.exact.tokenizers.vocabulary import Range, VocabularyIndex
 
 
 class Distribution:

@@ -18,9 +18,14 @@ from pathlib import Path
 import sentencepiece
 
 from bytelm.errors import DataError
-from bytelm.exact.encoders import GreedyEncoder, Spans
-from bytelm.exact.tables import TokenizerTables, character_encoder, piece_bytes, rank_encoder
-from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.encoders import GreedyEncoder, Spans
+from bytelm.exact.tokenizers.tables import (
+    TokenizerTables,
+    character_encoder,
+    piece_bytes,
+    rank_encoder,
+)
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 # NormalizerSpec: name = "identity", add_dummy_prefix = 0, remove_extra_whitespaces = 0

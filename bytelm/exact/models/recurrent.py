@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError
-from bytelm.exact.forked import ForkedLM
+from bytelm.exact.models.forked import ForkedLM
 
 _NAMES = ("cache_params", "past_key_values", "state")
 

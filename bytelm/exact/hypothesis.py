@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.exact.logs import log, logaddexp
-from bytelm.exact.trunks import Distribution, Trunk
-from bytelm.exact.vocabulary import Range
+from bytelm.exact.prefix_tree import Distribution, Trunk
+from bytelm.exact.tokenizers.vocabulary import Range
 
 _LOG_2 = math.log(2)
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.exact.logs import logsumexp
-from bytelm.exact.trunks import Trunk
-from bytelm.exact.vocabulary import VocabularyIndex
+from bytelm.exact.prefix_tree import Trunk
+from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 from bytelm.vocab import OUTCOMES
 
 REACH = 64  # bytes: what was pruned earlier is forgotten
