@@ -29,6 +29,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from bytelm.files import put_folder
 from bytelm.tokenizer.formats import executable_class
 
 ROOT = Path(__file__).resolve().parents[1] / "tokenizers"
@@ -229,8 +230,7 @@ def build(recipe: dict[str, Any], cache: Path, out: Path) -> None:
             manifest.append({**row, "bytes": target.stat().st_size})
     shutil.rmtree(staging / "all")
     (staging / "manifest.json").write_text(json.dumps(manifest, indent=0) + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(staging, out)
+    put_folder(staging, out)
     report(manifest)
 
 

@@ -17,6 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
+from bytelm.files import write_text
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -58,10 +60,9 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 
 def store(name: str, result: Mapping[str, object], table: Sequence[Sequence[object]]) -> None:
     """Write results/NAME.json and results/NAME.md (first row of the table = header)."""
-    RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), **result}, indent=1) + "\n"
-    (RESULTS / f"{name}.json").write_text(text)
+    write_text(RESULTS / f"{name}.json", text)
     header, *rows = [[str(cell) for cell in row] for row in table]
     lines = ["| " + " | ".join(r) + " |" for r in (header, ["---"] * len(header), *rows)]
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    write_text(RESULTS / f"{name}.md", "\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -28,6 +28,7 @@ from bytelm.exact import ByteConverter
 from bytelm.exact.models.gguf import load_weights
 from bytelm.exact.models.huggingface import HuggingFaceLM
 from bytelm.exact.tokenizers.gguf_tokenizer import read_gguf_tokenizer, read_metadata
+from bytelm.files import write_text
 
 Timed = dict[str, float]
 
@@ -138,10 +139,7 @@ def main() -> None:
             task["ratio"] = {"bytes_per_second": speeds[0] / speeds[1]}
         report["results"][kind] = {"bytes": len(text), **found}
         print(kind, json.dumps(found), flush=True)
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = arguments.out.with_suffix(".tmp")
-        scratch.write_text(json.dumps(report, indent=1) + "\n")
-        scratch.replace(arguments.out)
+        write_text(arguments.out, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from benchmarks.exact_packages import package_file
 from benchmarks.exact_texts import ROOT, texts
 from bytelm.exact import ByteConverter, load_gguf
 from bytelm.exact.converter import Mode
+from bytelm.files import write_text
 
 BEAMS = [(8, 1e-3), (64, 1e-4), (4, 1e-3), (8, 1e-2), (4, 1e-2), (8, 1e-4), (4, 1e-4)]
 
@@ -91,11 +92,8 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def write(out: Path, report: dict, markdown: str) -> None:
     """JSON and Markdown, each by rename."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     for suffix, content in ((".json", json.dumps(report, indent=1)), (".md", markdown)):
-        scratch = out.with_suffix(suffix + ".tmp")
-        scratch.write_text(content + "\n")
-        scratch.replace(out.with_suffix(suffix))
+        write_text(out.with_suffix(suffix), content + "\n")
 
 
 def _beam(text: str) -> tuple[int, float]:

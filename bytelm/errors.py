@@ -24,8 +24,12 @@ class CheckpointError(BytelmError):
     """A run directory or weight file is missing, truncated or does not fit the model."""
 
 
+class DiskError(BytelmError):
+    """A file cannot be written: the disk is full, read-only, or the quota is used up."""
+
+
 class TrainingError(BytelmError):
-    """Training cannot go on (loss is not finite, a disk is full, ...)."""
+    """Training cannot continue: the loss is not finite, the gradient overflows, ..."""
 
 
 class MissingExtraError(BytelmError, ImportError):

@@ -207,6 +207,7 @@ def chunks(
 ) -> None:
     """Show where a hierarchical model cuts a file: coloured text, an HTML page."""
     from bytelm.evaluate.chunks import html_page, terminal_text
+    from bytelm.files import write_text
     from bytelm.lm.native import NativeLM
 
     data = read_bytes(file)[:max_bytes]
@@ -219,7 +220,7 @@ def chunks(
     if not stages:
         raise BytelmError(f"the model in {run} has no chunking stage: it reads byte by byte")
     if html:
-        _replace(html, html_page(data, stages, title=f"{file.name} as cut by {run.name}"))
+        write_text(html, html_page(data, stages, title=f"{file.name} as cut by {run.name}"))
         note(f"wrote {html}")
     counts = [sum(stage) for stage in stages]
     if json:
@@ -259,13 +260,3 @@ def _write(pieces: Iterable[bytes]) -> None:
             sys.stdout.buffer.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

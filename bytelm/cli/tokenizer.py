@@ -116,15 +116,15 @@ def encode(
 
     import numpy as np
 
+    from bytelm.files import write_bytes
     from bytelm.tokenizer import BinaryBPE
-    from bytelm.tokenizer.files import write
 
     bpe, data = BinaryBPE.load(model), file.read_bytes()
     ids = bpe.encode(data).astype(bpe.dtype)
     if out is not None:
         buffer = io.BytesIO()
         np.save(buffer, ids)
-        write(out, buffer.getvalue())
+        write_bytes(out, buffer.getvalue())
     if json:
         facts = {"bytes": len(data), "tokens": len(ids), "dtype": ids.dtype.name}
         print_json(facts if out else {**facts, "ids": ids.tolist()})
@@ -145,8 +145,8 @@ def decode(
 
     import numpy as np
 
+    from bytelm.files import write_bytes
     from bytelm.tokenizer import BinaryBPE
-    from bytelm.tokenizer.files import write
 
     bpe = BinaryBPE.load(model)
     given = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
@@ -159,7 +159,7 @@ def decode(
     if out is None:
         sys.stdout.buffer.write(data)
     else:
-        write(out, data)
+        write_bytes(out, data)
 
 
 @tokenizer.command()
@@ -175,8 +175,8 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Token lengths, known patterns, the commonest tokens by where they occur, nesting."""
+    from bytelm.files import write_bytes
     from bytelm.tokenizer import BinaryBPE
-    from bytelm.tokenizer.files import write
     from bytelm.tokenizer.page import page
     from bytelm.tokenizer.patterns import (
         holds_nested,
@@ -202,7 +202,7 @@ def inspect(
     }
     if html:
         views = [(name, data[:view_bytes]) for name, _, data in documents]
-        write(html, page(bpe, str(model), views).encode())
+        write_bytes(html, page(bpe, str(model), views).encode())
         note(f"wrote {html}")
     if json:
         print_json(report)
@@ -264,8 +264,8 @@ def unpack(
 ) -> None:
     """Write the plain tokenizer.json other libraries read, from a gzipped or any other one; or the
     model of sentencepiece, or the ranks of tiktoken."""
+    from bytelm.files import write_bytes
     from bytelm.tokenizer import BinaryBPE
-    from bytelm.tokenizer.files import write
 
     if format not in ("json", *_EXPORTS):
         raise BytelmError(unknown_name("format", format, ["json", *_EXPORTS]))
@@ -276,7 +276,7 @@ def unpack(
         print(bpe.save(folder, layout=layout))
         return
     path = folder / _EXPORTS[format]
-    write(path, bpe.to_sentencepiece() if format == "sentencepiece" else bpe.to_tiktoken())
+    write_bytes(path, bpe.to_sentencepiece() if format == "sentencepiece" else bpe.to_tiktoken())
     print(path)
 
 

@@ -81,7 +81,7 @@ def _report_figures(lm: "Scores", run: Path, documents: list[bytes], *, name: st
     from bytelm.evaluate.bits import evaluate_bits
     from bytelm.evaluate.compressors import compressed_bits_per_byte
     from bytelm.evaluate.report import table
-    from bytelm.training.files import write_text
+    from bytelm.files import write_text
 
     result = evaluate_bits(lm, documents)
     figures = compressed_bits_per_byte(b"".join(documents))

@@ -11,6 +11,7 @@ import numpy as np
 
 from bytelm.data.inspect import Inspection
 from bytelm.errors import MissingExtraError
+from bytelm.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,14 +26,13 @@ def plot_inspection(totals: Inspection, folder: Path) -> list[Path]:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("matplotlib", "plots", "Plotting") from None
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, draw in (("bytes", draw_bytes), ("lengths", draw_lengths), ("formats", draw_formats)):
         figure = Figure(figsize=(8, 4), layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure.subplots(), totals)
         written.append(folder / f"{name}.png")
-        figure.savefig(written[-1], dpi=120)
+        write_file(written[-1], lambda file, figure=figure: figure.savefig(file, dpi=120))
     return written
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from bytelm.data.sources import FileSource, ManySource, Source, open_source
 from bytelm.errors import BytelmError, unknown_name
+from bytelm.files import write_bytes
 from bytelm.tokenizer import codec_core, files, spm
 from bytelm.tokenizer.codec import Codec
 from bytelm.tokenizer.trainer import Merges, PieceRules, train_merges
@@ -277,7 +278,7 @@ class BinaryBPE:
         """Writes folder/tokenizer.json (or .json.gz, which only `load` reads); returns its path."""
         data = self.to_json(layout=layout)
         path = Path(folder) / (files.NAME + (".gz" if compress else ""))
-        files.write(path, files.compressed(data) if compress else data)
+        write_bytes(path, files.compressed(data) if compress else data)
         return path
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bytelm.errors import CheckpointError
-from bytelm.tokenizer import files
+from bytelm.files import write_bytes
 
 NAME = "training.npz"
 EVERY_S = 30.0
@@ -39,7 +39,7 @@ class Checkpoints:
         merges, digest = self._latest
         data = io.BytesIO()
         np.savez_compressed(data, merges=merges, corpus_sha256=np.array(digest))
-        files.write(self.path, data.getvalue())
+        write_bytes(self.path, data.getvalue())
         self._saved = time.monotonic()
         self._wrote = True
 

@@ -12,8 +12,9 @@ a heap, serves every other vocabulary (and, in the tests, as the reference).
 
 import numpy as np
 
-from bytelm.tokenizer.borrow import borrowed, compiled, store8
+from bytelm.compiled import compiled
 from bytelm.tokenizer.codec_tables import longest, merged, pair_shifts
+from bytelm.tokenizer.intrinsics import borrowed, store8
 
 SPECIAL, UNKNOWN = -1, -2  # ids that are no bytes
 _LOW = np.uint64(0xFFFFFFFF)

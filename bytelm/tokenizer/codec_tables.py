@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytelm.tokenizer.borrow import compiled, inlined
+from bytelm.compiled import compiled, inlined
 
 NONE = -1
 ID_BITS = 24  # ids of tokens; the same limit as the trainer's

@@ -176,17 +176,6 @@ def read(path: str | os.PathLike[str]) -> Stored:
         raise DataError(f"{place} is not a tokenizer file: {error}") from error
 
 
-def write(path: Path, data: bytes) -> None:
-    """Writes a whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + f".partial-{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def dump(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -10,7 +10,8 @@ distinct neighbour, not once per site. Merge order, ties included, is that of Hu
 
 import numpy as np
 
-from bytelm.tokenizer.borrow import borrowed, compiled, prefetch
+from bytelm.compiled import compiled
+from bytelm.tokenizer.intrinsics import borrowed, prefetch
 from bytelm.tokenizer.merge_table import (
     FLAT,
     HEAP,

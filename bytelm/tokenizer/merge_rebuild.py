@@ -8,7 +8,8 @@ only read from front to back.
 
 import numpy as np
 
-from bytelm.tokenizer.borrow import borrowed, compiled, prefetch
+from bytelm.compiled import compiled
+from bytelm.tokenizer.intrinsics import borrowed, prefetch
 from bytelm.tokenizer.merge_table import (
     ANY_PAIR,
     BEST,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytelm.tokenizer.borrow import compiled, inlined
+from bytelm.compiled import compiled, inlined
 
 # indices into Core.reg
 TOP, ROWS, HEAP, SLOTS, IDS, CAP, WORK, THETA, THETA_PAIR, BEST, BEST_PAIR = range(11)

@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bytelm.errors import CheckpointError
+from bytelm.files import new_folder, remove_folder
 from bytelm.training.distributed import Ranks, is_sharded, shard_like, whole
-from bytelm.training.files import new_folder, remove_folder
 from bytelm.training.optimizer import Optimizers
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"

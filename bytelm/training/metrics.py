@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bytelm.errors import CheckpointError
-from bytelm.training.files import disk_errors, write_text
+from bytelm.files import disk_errors, write_text
 
 TIMING = ("bytes_per_second", "seconds")  # fields that differ between two equal runs
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bytelm.training.files import write_file
+from bytelm.files import write_file
 
 
 class Profile:

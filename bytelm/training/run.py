@@ -27,9 +27,9 @@ from torch import Tensor
 from bytelm import __version__
 from bytelm.arch.base import ByteModel
 from bytelm.errors import CheckpointError, RecipeError
+from bytelm.files import is_vacant, link_file, sweep, write_file, write_text
 from bytelm.recipe import Recipe
 from bytelm.training.checkpoint import WEIGHTS, save_tensors
-from bytelm.training.files import is_vacant, link_file, sweep, write_file, write_text
 
 # sections in which a resumed run may differ from what it began with
 _FREE = ("name", "train", "evaluate", "log", "schedule")

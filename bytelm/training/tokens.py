@@ -7,11 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from bytelm.errors import DataError
+from bytelm.files import write_bytes
 from bytelm.recipe import Recipe
 from bytelm.tokenizer import BinaryBPE
 from bytelm.tokenizer.files import NAME
 from bytelm.tokenizer.objective import CausalTokens, token_vocab
-from bytelm.training.files import write_file
 from bytelm.vocab import TokenVocab
 
 
@@ -52,4 +52,4 @@ def objective_of(recipe: Recipe) -> CausalTokens:
 def keep_tokenizer(folder: Path, recipe: Recipe) -> None:
     """Write the tokenizer into a run directory, which is then all that other commands need."""
     data = tokenizer_of(recipe).to_json()
-    write_file(folder / NAME, lambda temporary: temporary.write_bytes(data))
+    write_bytes(folder / NAME, data)

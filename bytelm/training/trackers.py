@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bytelm.errors import MissingExtraError
+from bytelm.files import write_text
 from bytelm.recipe import Recipe
-from bytelm.training.files import write_text
 
 PROJECT = "bytelm"
 

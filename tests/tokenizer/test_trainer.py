@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from numba.core import caching
 from tokenizers import Tokenizer, models, trainers
 
+from bytelm import compiled
 from bytelm.errors import BytelmError
-from bytelm.tokenizer import borrow, merge_table, trainer
+from bytelm.tokenizer import merge_table, trainer
 from bytelm.tokenizer.trainer import PieceRules, bits_per_byte, train_merges
 
 from .conftest import CORPORA, executable_like, naive_merges
@@ -214,7 +215,7 @@ def test_a_core_that_cannot_be_kept_is_compiled_all_the_same(monkeypatch):
 
     monkeypatch.setattr(caching.FunctionCache, "__init__", no_locator)
     with pytest.warns(UserWarning, match="NUMBA_CACHE_DIR"):
-        assert not borrow._can_cache()
+        assert not compiled.can_cache()
 
 
 def test_the_next_threshold_follows_from_where_tracking_stopped_not_from_what_was_asked():

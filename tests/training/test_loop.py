@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bytelm.data import Batch
-from bytelm.errors import CheckpointError, DataError, RecipeError, TrainingError
+from bytelm.errors import CheckpointError, DataError, DiskError, RecipeError, TrainingError
 from bytelm.training import build, train
 from bytelm.training import loop as loop_module
 from bytelm.training.checkpoint import latest_checkpoint
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
         save_file(tensors, file)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(TrainingError, match="No space left on device.*--resume"):
+    with pytest.raises(DiskError, match="No space left on device.*--resume"):
         train(recipe, run_dir=tmp_path / "run")
     assert real is loop_module.save_checkpoint
     assert not list((tmp_path / "run").rglob(".tmp-*"))
@@ -144,7 +144,7 @@ def test_a_metrics_row_is_whole_or_absent_when_the_disk_is_full(tmp_path):
             self.file.close()
 
     metrics._file = FullDisk(metrics._file)
-    with pytest.raises(TrainingError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         metrics.write({"step": 2, "loss": 1.0})
     metrics.close()
     assert (tmp_path / "m.jsonl").read_bytes() == whole

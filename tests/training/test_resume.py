@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bytelm.training import files, train
+from bytelm import files
 from bytelm.training import loop as loop_module
+from bytelm.training import train
 from bytelm.training.metrics import read_metrics
 from tests.training.runs import outcome, tiny_recipe
 

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bytelm.compiled import compiled
 from bytelm.errors import BytelmError
-from bytelm.tokenizer.borrow import compiled
 from bytelm.vocab import BYTES
 
 Range = tuple[int, int]

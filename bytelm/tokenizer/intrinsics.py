@@ -1,39 +1,13 @@
-"""Four things numba lacks: arrays without reference counts, fetching in advance, wide stores, and
-compiling all the same where there is no folder to keep the result in.
+"""Three things numba lacks: arrays without reference counts, prefetching, and wide stores.
 
 Compiled functions that hand a tuple of two dozen arrays to one another count every reference with
 a locked instruction at every call; in the BPE trainer that was 60 % of all time. Arrays whose owner
 is null are not counted. The caller must keep the originals alive, which a Python argument does.
 """
 
-import warnings
-
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
-
-
-def _nothing() -> None: ...
-
-
-def _can_cache() -> bool:
-    """Whether numba finds a folder: beside the source, the user's cache, or NUMBA_CACHE_DIR."""
-    try:
-        njit(cache=True)(_nothing)
-    except RuntimeError:
-        warnings.warn(
-            "numba finds no folder to keep compiled code in, so every process compiles it anew, "
-            "which takes half a minute: set NUMBA_CACHE_DIR to a folder that can be written",
-            stacklevel=1,
-        )
-        return False
-    return True
-
-
-_CACHE = _can_cache()
-compiled = njit(cache=_CACHE, nogil=True)
-inlined = njit(cache=_CACHE, nogil=True, inline="always")
 
 
 @intrinsic
