@@ -4,6 +4,7 @@ matplotlib (extra `plots`) draws into files and never opens a window. Axes of co
 logarithmic, because both bytes and lengths spread over many powers of ten.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def plot_inspection(totals: Inspection, folder: Path) -> list[Path]:
         FigureCanvasAgg(figure)
         draw(figure.subplots(), totals)
         written.append(folder / f"{name}.png")
-        write_file(written[-1], lambda file, figure=figure: figure.savefig(file, dpi=120))
+        write_file(written[-1], partial(figure.savefig, dpi=120))
     return written
 
 

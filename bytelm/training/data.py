@@ -18,6 +18,7 @@ from bytelm.data import (
     Objective,
     Windows,
 )
+from bytelm.data.bundled import find_data, has_match
 from bytelm.data.curriculum import cut_rows, row_length
 from bytelm.errors import DataError
 from bytelm.recipe import Recipe
@@ -109,24 +110,9 @@ def open_data(paths: Sequence[str]) -> Corpus:
     try:
         return Corpus.open(found)
     except DataError as error:
-        if all(Path(path).is_absolute() or _matches(Path(path)) for path in found):
+        if all(Path(path).is_absolute() or has_match(Path(path)) for path in found):
             raise
         raise DataError(
             f"{error} (relative paths in [data] start from the current folder, {Path.cwd()}, "
             "wherever the recipe is)"
         ) from error
-
-
-def find_data(path: str) -> str:
-    """`path` as given, or below the repository when only that exists (bundled samples)."""
-    bundled = Path(__file__).resolve().parents[2] / path
-    here = Path(path)
-    if not here.is_absolute() and not _matches(here) and _matches(bundled):
-        return str(bundled)
-    return path
-
-
-def _matches(path: Path) -> bool:
-    """Whether a path exists, or a glob pattern has a match."""
-    parent = Path(*path.parts[:-1])
-    return path.exists() or (parent.is_dir() and any(parent.glob(path.name)))

@@ -6,6 +6,7 @@ Imported only by such recipes' runs, so byte models never wait for the compiled 
 from functools import lru_cache
 from pathlib import Path
 
+from bytelm.data.bundled import find_data
 from bytelm.errors import DataError
 from bytelm.files import write_bytes
 from bytelm.recipe import Recipe
@@ -17,8 +18,6 @@ from bytelm.vocab import TokenVocab
 
 def tokenizer_of(recipe: Recipe) -> BinaryBPE:
     """The tokenizer `data.tokenizer` names: a folder or file, here or in the repository."""
-    from bytelm.training.data import find_data
-
     assert recipe.data.tokenizer is not None, "the recipe's model reads bytes"
     path = Path(find_data(recipe.data.tokenizer))
     if not path.exists():
