@@ -97,14 +97,14 @@ class _Remembering(ByteLM):
     def __init__(self, lm: ByteLM):
         self._lm, self._known = lm, {}
 
-    def start_batch(self, prompts, *, context=None):
-        return self._lm.start_batch(prompts, context=context)
+    def _start(self, prompts, contexts):
+        return self._lm.start_batch(prompts, context=contexts)
 
-    def score_with_end(self, data, *, context=None):
-        key = (data, repr(context))
-        if key not in self._known:
-            self._known[key] = self._lm.score_with_end(data, context=context)
-        return self._known[key]
+    def _score(self, texts, contexts):
+        for key in zip(texts, contexts, strict=True):
+            if key not in self._known:
+                self._known[key] = self._lm.score_with_end(key[0], context=key[1])
+        return [self._known[key] for key in zip(texts, contexts, strict=True)]
 
 
 if __name__ == "__main__":

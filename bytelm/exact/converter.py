@@ -153,12 +153,7 @@ class ByteConverter(ByteLM):
     def specials(self) -> Mapping[str, int]:
         return self._specials
 
-    def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
-    ) -> ConvertedState:
-        contexts = [()] * len(prompts) if context is None else context
-        if len(contexts) != len(prompts):
-            raise BytelmError(f"{len(contexts)} contexts for {len(prompts)} prompts")
+    def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> ConvertedState:
         began = [self._begin(parts) for parts in contexts]
         rows = advance([row for row, _ in began], [unscored for _, unscored in began])
         offsets = [(row.logprob, row.log_lower) for row in rows]
@@ -166,7 +161,6 @@ class ByteConverter(ByteLM):
 
     def _begin(self, context: Context) -> tuple[Row, bytes]:
         """A row after the context's specials, and the context bytes still to be fed."""
-        self.check_context(context)
         tokens, text = self._context_tokens(context)
         if self.encoder is not None and self.pruning is None and text:
             # Every canonical encoding has a boundary where encoding may restart, so what stands
@@ -207,24 +201,15 @@ class ByteConverter(ByteLM):
             text = b""
         return tokens, text
 
-    def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
-        """As `ByteLM.score_with_end`, in few forward passes: see `score_batch_with_end`."""
-        if isinstance(context, bytes):
-            context = [context]
-        return self.score_batch_with_end([data], contexts=None if context is None else [context])[0]
-
-    def score_batch_with_end(
-        self, texts: Sequence[bytes], *, contexts: Sequence[Context] | None = None
-    ) -> list[Tensor]:
-        """As `ByteLM.score_batch_with_end`. The trunks of known texts that the tokenizer foresees
-        are evaluated together, `_ROWS_A_CALL` bytes at a time, and a context that several texts
-        share is read once."""
-        given = [()] * len(texts) if contexts is None else [tuple(context) for context in contexts]
-        different = list(dict.fromkeys(given))
-        began = self.start_batch([b""] * len(different), context=different)
+    def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
+        """As `ByteLM._score`, in few forward passes. The trunks of known texts that the tokenizer
+        foresees are evaluated together, `_ROWS_A_CALL` bytes at a time, and a context that several
+        texts share is read once."""
+        different = list(dict.fromkeys(contexts))
+        began = self._start([b""] * len(different), different)
         start = dict(zip(different, began._rows, strict=True))
-        traces = [[start[context].logprob] for context in given]
-        rows = advance([start[context] for context in given], texts, traces=traces)
+        traces = [[start[context].logprob] for context in contexts]
+        rows = advance([start[context] for context in contexts], texts, traces=traces)
         return [
             torch.cat([_steps(trace), torch.tensor([row.log_end()], dtype=torch.float64)])
             for trace, row in zip(traces, rows, strict=True)

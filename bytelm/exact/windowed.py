@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.exact.converter import ByteConverter, ConvertedState
-from bytelm.lm.protocol import BatchState, ByteLM, Context
+from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
 from bytelm.lm.reach import Reach
 from bytelm.lm.tally import check_pieces
 
@@ -102,28 +102,23 @@ class Windowed(ByteLM):
 
     def read(self, texts: Sequence[bytes]) -> ConvertedState:
         """The converted state at the end of each text, from its last window."""
-        return self.converter.start_batch(
-            [b""] * len(texts), context=[[text[self.reach.start(len(text)) :]] for text in texts]
-        )
+        windows = [text[self.reach.start(len(text)) :] for text in texts]
+        return self.converter._start([b""] * len(texts), [(window,) for window in windows])
 
-    def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
-    ) -> WindowedState:
-        contexts = [()] * len(prompts) if context is None else context
-        leads = [self._lead(parts) for parts in contexts]
+    def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> WindowedState:
+        leads = [plain_bytes(given) or b"" for given in contexts]
         rows = [_Row(lead, 0.0) for lead in leads]
         return WindowedState(self, rows, self.read(leads)).feed(prompts)
 
-    def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
-        """As `ByteLM.score_with_end`, each window in few forward passes."""
-        lead = self._lead([context] if isinstance(context, bytes) else context or ())
+    def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
+        leads = [plain_bytes(given) or b"" for given in contexts]
+        return [self._scores(text, lead) for text, lead in zip(texts, leads, strict=True)]
+
+    def _scores(self, data: bytes, lead: bytes) -> Tensor:
+        """`_score` of one text, each window in few forward passes."""
         text, scores = lead + data, []
         for s, lo, hi in self.reach.segments(len(lead), len(text)):
             part = text[lo : hi + 1]
             found = self.converter.score_with_end(part, context=text[s:lo])
             scores.append(found if hi == len(text) else found[:-1])
         return torch.cat(scores)
-
-    def _lead(self, context: Context) -> bytes:
-        self.check_context(context)
-        return b"".join(part for part in context if isinstance(part, bytes))

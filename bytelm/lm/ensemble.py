@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
-from bytelm.lm.protocol import BatchState, ByteLM, Context
+from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
 from bytelm.lm.switching import RATE, fixed_share
 from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
 
@@ -78,19 +78,15 @@ class Ensemble(ByteLM):
         first, *others = (lm.specials for lm in self.members)
         return {name: i for name, i in first.items() if all(name in other for other in others)}
 
-    def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
-    ) -> EnsembleState:
+    def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> EnsembleState:
         """Bytes of a context are read as text, so that they too move the weights of `bayes` and
         `switch`; a context with special symbols is nothing a member gave a probability to: it moves
         none."""
-        contexts = [()] * len(prompts) if context is None else list(context)
-        leads, pinned = [], []
-        for given, _ in zip(contexts, prompts, strict=True):
-            self.check_context(given)
-            text = all(isinstance(part, bytes) for part in given)
-            leads.append(b"".join(given) if text else b"")  # type: ignore[arg-type]
-            pinned.append(() if text else given)
+        texts = [plain_bytes(given) for given in contexts]
+        leads = [text or b"" for text in texts]
+        pinned = [
+            given if text is None else () for text, given in zip(texts, contexts, strict=True)
+        ]
         states = tuple(lm.start_batch([b""] * len(leads), context=pinned) for lm in self.members)
         prior = tuple(self._weights.log().tolist()) if self.how == "switch" else ()
         rows = tuple(_Row(given, log_w=prior) for given in pinned)
@@ -99,13 +95,16 @@ class Ensemble(ByteLM):
             state = state.from_here()
         return state.feed(prompts)
 
-    def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
+    def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
         if self.how in ("product", "proxy"):
-            return super().score_with_end(data, context=context)
-        context = [context] if isinstance(context, bytes) else context
-        lead = b""
-        if context is not None and all(isinstance(part, bytes) for part in context):
-            lead, context = b"".join(context), None  # type: ignore[arg-type]
+            return super()._score(texts, contexts)
+        return [self._mixed(text, given) for text, given in zip(texts, contexts, strict=True)]
+
+    def _mixed(self, data: bytes, context: Context) -> Tensor:
+        """`_score` of one text for the rules that weight the members."""
+        lead = plain_bytes(context) or b""
+        if lead:
+            context = ()
         scores_KN = self._member_scores(lead + data, context)
         log_w = self._weights.log()
         if self.how == "mixture":
@@ -117,7 +116,7 @@ class Ensemble(ByteLM):
             steps_N = torch.diff(joint_N, prepend=joint_N.new_zeros(1))
         return steps_N[len(lead) :]
 
-    def _member_scores(self, data: bytes, context: Context | None) -> Tensor:
+    def _member_scores(self, data: bytes, context: Context) -> Tensor:
         """(K, len(data) + 1) float64 on the CPU: each member's `score_with_end`."""
         scores = [m.score_with_end(data, context=context).double().cpu() for m in self.members]
         return torch.stack(scores)
@@ -252,7 +251,7 @@ class EnsembleState(BatchState):
             if len(piece) == 1:
                 steps_KN = torch.tensor([[head[b]] for head in heads], dtype=torch.float64)
             else:
-                steps_KN = lm._member_scores(text, row.context or None)[:, len(row.data) : -1]
+                steps_KN = lm._member_scores(text, row.context)[:, len(row.data) : -1]
             before = torch.tensor(row.log_w, dtype=torch.float64)
             gained, log_w = fixed_share(before, steps_KN, lm._weights.log(), lm.rate)
             tally = row.tally.add(float(gained.sum()))

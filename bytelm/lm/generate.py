@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.lm.dfa import DEAD, ByteDFA
-from bytelm.lm.protocol import ByteLM, Context
+from bytelm.lm.protocol import ByteLM, ContextLike
 from bytelm.lm.regex import regex_dfa
 from bytelm.lm.sampling import Sampling
 from bytelm.lm.utf8 import CharacterBuffer, open_character, utf8_dfa
@@ -142,7 +142,7 @@ def generate_batch(
     seed: int = 0,
     utf8: bool = False,
     regex: str | bytes | None = None,
-    contexts: Sequence[Context] | None = None,
+    context: Sequence[ContextLike] | None = None,
 ) -> list[Generated]:
     """Continue every prompt. Row i uses the seed `seed + i`, so it writes what
     `generate(lm, prompts[i], seed=seed + i)` writes.
@@ -152,14 +152,14 @@ def generate_batch(
     stop         byte strings that end a row and are left out of the result
     utf8         only well-formed UTF-8 (counted from an unfinished character of the prompt on)
     regex        the result as a whole must match; `str`: over characters, `bytes`: over bytes
-    contexts     one a row: what stands before the prompt, special symbols by name
+    context      one per row: what stands before the prompt, special symbols by name
     """
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     writers = [
         _Writer(seed + i, _constraint(prompt, utf8, regex), _stops(stop), max_bytes)
         for i, prompt in enumerate(prompts)
     ]
-    for _ in _run(lm, prompts, contexts, writers, sampling):
+    for _ in _run(lm, prompts, context, writers, sampling):
         pass
     return [writer.result() for writer in writers]
 
@@ -178,7 +178,7 @@ def generate(
     seed: int = ...,
     utf8: bool = ...,
     regex: str | bytes | None = ...,
-    context: Context | None = ...,
+    context: ContextLike = ...,
     stream: Literal[False] = ...,
 ) -> bytes: ...
 @overload
@@ -195,7 +195,7 @@ def generate(
     seed: int = ...,
     utf8: bool = ...,
     regex: str | bytes | None = ...,
-    context: Context | None = ...,
+    context: ContextLike = ...,
     stream: Literal[True],
 ) -> Iterator[bytes]: ...
 def generate(
@@ -211,7 +211,7 @@ def generate(
     seed: int = 0,
     utf8: bool = False,
     regex: str | bytes | None = None,
-    context: Context | None = None,
+    context: ContextLike = None,
     stream: bool = False,
 ) -> bytes | Iterator[bytes]:
     """The bytes that follow `prompt` (an iterator over pieces of them with stream=True).
@@ -225,9 +225,7 @@ def generate(
     """
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     writer = _Writer(seed, _constraint(prompt, utf8, regex), _stops(stop), max_bytes)
-    pieces = _pieces(
-        writer, _run(lm, [prompt], None if context is None else [context], [writer], sampling)
-    )
+    pieces = _pieces(writer, _run(lm, [prompt], [context], [writer], sampling))
     return pieces if stream else b"".join(pieces)
 
 
@@ -269,7 +267,7 @@ def _pieces(writer: _Writer, steps: Iterator[None]) -> Iterator[bytes]:
 def _run(
     lm: ByteLM,
     prompts: Sequence[bytes],
-    contexts: Sequence[Context] | None,
+    context: Sequence[ContextLike] | None,
     writers: Sequence[_Writer],
     sampling: Sampling,
 ) -> Iterator[None]:
@@ -277,7 +275,7 @@ def _run(
     active = [i for i, writer in enumerate(writers) if not writer.finish]
     if not active:
         return
-    chosen = [()] * len(prompts) if contexts is None else contexts
+    chosen = [None] * len(prompts) if context is None else context
     state = lm.start_batch([prompts[i] for i in active], context=[chosen[i] for i in active])
     rows = [writers[i] for i in active]
     while True:

@@ -23,7 +23,7 @@ import torch
 
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.lm.generate import generate
-from bytelm.lm.protocol import ByteLM, Context
+from bytelm.lm.protocol import ByteLM, ContextLike
 from bytelm.lm.sampling import Sampling
 from bytelm.lm.utf8 import open_character, utf8_dfa
 from bytelm.vocab import END
@@ -47,7 +47,9 @@ class Template:
         """The special symbols a model needs to know this format."""
         return set(self.psm) - {PREFIX, SUFFIX}
 
-    def fill(self, order: Order, *, prefix: bytes, suffix: bytes) -> tuple[Context, bytes]:
+    def fill(
+        self, order: Order, *, prefix: bytes, suffix: bytes
+    ) -> tuple[list[bytes | str], bytes]:
         """(context, prompt) after which the middle follows."""
         parts = self.psm if order == "psm" else self.spm
         if parts is None:
@@ -119,7 +121,7 @@ def infill(
         middles = _propose(lm, prefix, suffix, max_bytes, sampling, seed, utf8)[:candidates]
         scores = score_middles(lm, prefix, suffix[:suffix_bytes], middles)
         return _choose(middles, scores, temperature, seed)
-    context: Context | None = None
+    context: ContextLike = None
     prompt = prefix
     if template is not None:
         context, prompt = template.fill(order, prefix=prefix, suffix=suffix)
@@ -142,7 +144,7 @@ def score_middles(
 ) -> list[float]:
     """log P(middle + suffix | prefix) of each middle in nats: the exact joint, up to a constant."""
     texts = [middle + suffix for middle in middles]
-    scores = lm.score_batch_with_end(texts, contexts=[[prefix]] * len(texts))
+    scores = lm.score_batch_with_end(texts, context=[prefix] * len(texts))
     return [float(score[:-1].sum()) for score in scores]
 
 

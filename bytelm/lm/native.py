@@ -21,7 +21,7 @@ from torch import Tensor
 from bytelm.arch.base import ByteModel, CausalModel, Hierarchical
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
-from bytelm.lm.protocol import BatchState, ByteLM, Context
+from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
 from bytelm.lm.reach import Reach
 from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
 from bytelm.vocab import END, OUTCOMES, ByteVocab
@@ -120,10 +120,7 @@ class NativeLM(ByteLM):
     def specials(self) -> Mapping[str, int]:
         return self._specials
 
-    def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
-    ) -> NativeState:
-        contexts = [()] * len(prompts) if context is None else context
+    def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> NativeState:
         rows = []
         for prompt, given in zip(prompts, contexts, strict=True):
             row = self._open(given)
@@ -134,17 +131,10 @@ class NativeLM(ByteLM):
         logprobs_BO, state = self._read([row.window_ids() for row in rows])
         return NativeState(self, tuple(rows), state, logprobs_BO)
 
-    def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
-        context = [context] if isinstance(context, bytes) else context
-        return self.score_batch_with_end([data], contexts=None if context is None else [context])[0]
-
-    def score_batch_with_end(
-        self, texts: Sequence[bytes], *, contexts: Sequence[Context] | None = None
-    ) -> list[Tensor]:
+    def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
         """Full forwards over the windows of all texts, batched by length; equals feeding the texts
         byte by byte up to rounding."""
-        given = [()] * len(texts) if contexts is None else contexts
-        rows = [self._open(context) for context in given]
+        rows = [self._open(context) for context in contexts]
         rows = [replace(r, text=r.text + t) for r, t in zip(rows, texts, strict=True)]
         scores = [torch.empty(len(text) + 1, dtype=torch.float64) for text in texts]
         windows = [
@@ -196,13 +186,11 @@ class NativeLM(ByteLM):
 
     def _open(self, context: Context = ()) -> _Row:
         """The row in which nothing but its context has been read."""
-        parts = list(context)
-        self.check_context(parts)
         bos = self.model.vocab.bos
-        if all(isinstance(part, bytes) for part in parts):
-            lead = b"".join(parts)  # type: ignore[arg-type]
+        lead = plain_bytes(context)
+        if lead is not None:
             return _Row(context, (bos,), self._reach, lead, len(lead))
-        pinned = [i for p in parts for i in (p if isinstance(p, bytes) else [self._specials[p]])]
+        pinned = [i for p in context for i in (p if isinstance(p, bytes) else [self._specials[p]])]
         room = self._reach.window - len(pinned)
         if room < 1:
             raise BytelmError(

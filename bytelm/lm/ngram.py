@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError
-from bytelm.lm.protocol import BatchState, ByteLM, Context
+from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
 from bytelm.lm.tally import check_pieces
 from bytelm.vocab import END, OUTCOMES
 
@@ -85,23 +85,19 @@ class NgramLM(ByteLM):
             raise BytelmError("there is no document to train on")
         return cls([_Table.count(np.concatenate(part)) for part in keys])
 
-    def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
-    ) -> NgramState:
-        contexts = [()] * len(prompts) if context is None else context
-        rows = tuple(_Row(self._last(self._lead(given))) for given in contexts)
+    def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> NgramState:
+        rows = tuple(_Row(self._last(plain_bytes(given) or b"")) for given in contexts)
         return NgramState(self, rows).feed(prompts)
 
-    def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
-        lead = self._lead([context] if isinstance(context, bytes) else context)
+    def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
+        leads = [plain_bytes(given) or b"" for given in contexts]
+        return [self._scores(text, lead) for text, lead in zip(texts, leads, strict=True)]
+
+    def _scores(self, data: bytes, lead: bytes) -> Tensor:
+        """(n + 1,) log P of each byte of `data` and of the end, after the bytes `lead`."""
         symbols = _symbols(lead + data, self.order)
         contexts = [c[len(lead) :] for c in _contexts(symbols, self.order)]
         return torch.from_numpy(self._logprobs(contexts, symbols[self.order + len(lead) :]))
-
-    def _lead(self, context: Context | None) -> bytes:
-        """A context as the bytes it stands for."""
-        self.check_context(context or ())
-        return b"".join(context or ())  # type: ignore[arg-type]
 
     def _last(self, data: bytes) -> bytes:
         """The end of `data` that predictions depend on."""
@@ -163,7 +159,7 @@ class NgramState(BatchState):
         return NgramState(self._lm, tuple(self._append(r, p) if p else r for r, p in rows))
 
     def _append(self, row: _Row, piece: bytes) -> _Row:
-        gained = float(self._lm.score(piece, context=row.tail).sum())
+        gained = float(self._lm._scores(piece, row.tail)[:-1].sum())
         return _Row(self._lm._last(row.tail + piece), row.logprob + gained)
 
     def select(self, rows: Sequence[int] | Tensor) -> NgramState:

@@ -3,9 +3,10 @@
 Native models, converted token models, ensembles and n-gram baselines implement it; generation,
 infilling, scoring, compression, evaluation and serving are written against it, once.
 
-An implementation supplies a batched state (`start_batch`), whose rows may be at different lengths;
-the single-row `ByteState` is a thin view of a batch of one. States are values: `feed` and `select`
-return new states and leave the old one valid.
+`ByteLM` is a template method: its public methods check texts and contexts once and call the hooks
+`_start` and `_score` of an implementation. The state is batched, with rows at different lengths;
+the single-row `ByteState` is a thin view of a batch of one. States are immutable: `feed` and
+`select` return new states and leave the old one valid.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
+from bytelm.vocab import END
 
 # What stands before the text without being part of it: bytes, and names of special symbols.
-# e.g. ["fim_prefix", b"def f(", "fim_suffix", b")", "fim_middle"]
-Context = Sequence[bytes | str]
+# e.g. ("fim_prefix", b"def f(", "fim_suffix", b")", "fim_middle")
+Context = tuple[bytes | str, ...]
+# How a caller may write one: bytes, any sequence of bytes and names, or None for nothing.
+ContextLike = bytes | Sequence[bytes | str] | None
 
 
 class BatchState(ABC):
-    """Several independent texts, one a row. A value: no method changes it."""
+    """Several independent texts, one per row. Immutable: no method changes it."""
 
     @property
     @abstractmethod
@@ -54,7 +58,7 @@ class BatchState(ABC):
 
 
 class ByteState:
-    """One text and what may come next: a value.
+    """One text and what may come next. Immutable.
 
     `logprobs()` is (257,), `logprob` a float in nats over everything fed after the context.
     """
@@ -82,9 +86,10 @@ class ByteState:
 class ByteLM(ABC):
     """A distribution over byte strings, read one byte at a time.
 
-    Implementations supply `start_batch`; `score_with_end` has a generic stepwise implementation
-    that faster ones override. `window` and `stride` say how a long text is read: with at most
-    `window` bytes of context, dropped `stride` at a time; None = no limit.
+    Public methods check their arguments and normalise contexts, once, for every implementation.
+    An implementation supplies `_start`; `_score` has a generic stepwise implementation that faster
+    ones override. `window` and `stride` say how a long text is read: with at most `window` bytes of
+    context, dropped `stride` at a time; None = no limit.
     """
 
     window: int | None = None
@@ -96,47 +101,57 @@ class ByteLM(ABC):
         return {}
 
     @abstractmethod
-    def start_batch(
-        self, prompts: Sequence[bytes], *, context: Sequence[Context] | None = None
-    ) -> BatchState:
-        """A state of one row a prompt; context[b] stands before prompts[b] and is not scored."""
+    def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> BatchState:
+        """A state of one row per prompt, contexts[b] before prompts[b] and not scored."""
 
-    def start(self, prompt: bytes = b"", *, context: Context | bytes | None = None) -> ByteState:
+    def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
+        """(n + 1,) float64 log P in nats per text, contexts[b] before texts[b]: each byte given all
+        before it, then the end."""
+        return [self._steps(text, given) for text, given in zip(texts, contexts, strict=True)]
+
+    def _steps(self, text: bytes, context: Context) -> Tensor:
+        """`_score` of one text, read off the distributions."""
+        state = self._start([b""], [context])
+        scores = []
+        for byte in text:
+            scores.append(state.logprobs()[0, byte].double())
+            state = state.feed([bytes([byte])])
+        scores.append(state.logprobs()[0, END].double())
+        return torch.stack(scores)
+
+    def start_batch(
+        self, prompts: Sequence[bytes], *, context: Sequence[ContextLike] | None = None
+    ) -> BatchState:
+        """A state of one row per prompt.
+
+        context: one per prompt; what stands before it and is not scored (see `start`).
+        `BytelmError` for a prompt that is not bytes, or a context the model cannot read.
+        """
+        return self._start(*self._checked("prompt", prompts, context))
+
+    def start(self, prompt: bytes = b"", *, context: ContextLike = None) -> ByteState:
         """The state after `prompt`.
 
         context: bytes, or a sequence of bytes and special-symbol names, on which everything is
         conditioned and which `logprob` leaves out.
         """
-        if isinstance(context, bytes):
-            context = [context]
-        return ByteState(self.start_batch([prompt], context=None if context is None else [context]))
-
-    def score_with_end(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
-        """(n + 1,) float64 log P in nats: each byte of `data` given all before it, then the end."""
-        state = self.start(context=context)
-        rows = []
-        for byte in data:
-            rows.append(state.logprobs()[byte].double())
-            state = state.feed(bytes([byte]))
-        rows.append(state.logprobs()[256].double())
-        return torch.stack(rows)
+        return ByteState(self.start_batch([prompt], context=[context]))
 
     def score_batch_with_end(
-        self, texts: Sequence[bytes], *, contexts: Sequence[Context] | None = None
+        self, texts: Sequence[bytes], *, context: Sequence[ContextLike] | None = None
     ) -> list[Tensor]:
-        """`score_with_end` of every text, in order: the batched twin, which faster models override
-        to read many texts at once."""
-        given = [()] * len(texts) if contexts is None else contexts
-        return [
-            self.score_with_end(text, context=context)
-            for text, context in zip(texts, given, strict=True)
-        ]
+        """`score_with_end` of every text, in order; context: one per text."""
+        return self._score(*self._checked("text", texts, context))
 
-    def score(self, data: bytes, *, context: Context | bytes | None = None) -> Tensor:
+    def score_with_end(self, data: bytes, *, context: ContextLike = None) -> Tensor:
+        """(n + 1,) float64 log P in nats: each byte of `data` given all before it, then the end."""
+        return self.score_batch_with_end([data], context=[context])[0]
+
+    def score(self, data: bytes, *, context: ContextLike = None) -> Tensor:
         """(n,) float64 natural-log probability of each byte of `data` given all before it."""
         return self.score_with_end(data, context=context)[:-1]
 
-    def bits_per_byte(self, data: bytes, *, context: Context | bytes | None = None) -> float:
+    def bits_per_byte(self, data: bytes, *, context: ContextLike = None) -> float:
         """-log2 P(data) / len(data), the end symbol not counted; `BytelmError` for empty data."""
         if not data:
             raise BytelmError("bits per byte of empty data is undefined: give at least one byte")
@@ -144,10 +159,53 @@ class ByteLM(ABC):
 
     def conditional_score(self, context: bytes, continuation: bytes) -> float:
         """log P(context + continuation) - log P(context), in nats: additive over any cut."""
-        return float(self.score(continuation, context=None if not context else [context]).sum())
+        return float(self.score(continuation, context=context).sum())
 
-    def check_context(self, context: Context) -> None:
-        """Raise `BytelmError` if a context names a symbol that this model does not have."""
-        for part in context:
+    def _checked(
+        self, name: str, texts: Sequence[bytes], context: Sequence[ContextLike] | None
+    ) -> tuple[list[bytes], list[Context]]:
+        """The texts as bytes, and as many contexts in their normal form."""
+        if isinstance(texts, bytes | str):
+            raise BytelmError(f"expected a sequence of {name}s, not one {type(texts).__name__}")
+        data = [_bytes(name, text) for text in texts]
+        if context is None:
+            return data, [()] * len(data)
+        if isinstance(context, bytes | str):
+            raise BytelmError(f"expected one context per {name}, not one for all")
+        contexts = [self._context(given) for given in context]
+        if len(contexts) != len(data):
+            raise BytelmError(f"{len(contexts)} contexts for {len(data)} {name}s")
+        return data, contexts
+
+    def _context(self, given: ContextLike) -> Context:
+        """A context in its normal form; `BytelmError` if it names a symbol the model lacks."""
+        if given is None:
+            return ()
+        if isinstance(given, bytes):
+            return (given,) if given else ()
+        if isinstance(given, str):
+            raise BytelmError(
+                f"a context is bytes or a sequence of bytes and symbol names, not the str "
+                f"{given!r}: encode a text, or write [{given!r}] for a symbol"
+            )
+        for part in given:
             if isinstance(part, str) and part not in self.specials:
                 raise BytelmError(unknown_name("special symbol", part, self.specials))
+        return tuple(part if isinstance(part, str) else _bytes("context", part) for part in given)
+
+
+def plain_bytes(context: Context) -> bytes | None:
+    """The bytes that a context stands for; None if it names a special symbol.
+
+    >>> plain_bytes((b"one ", b"two")), plain_bytes((b"one", "fim_suffix"))
+    (b'one two', None)
+    """
+    parts = [part for part in context if isinstance(part, bytes)]
+    return b"".join(parts) if len(parts) == len(context) else None
+
+
+def _bytes(name: str, data: bytes) -> bytes:
+    if not isinstance(data, bytes | bytearray | memoryview):
+        advice = ": encode it, e.g. with .encode()" if isinstance(data, str) else ""
+        raise BytelmError(f"a {name} is bytes, not {type(data).__name__}{advice}")
+    return bytes(data)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
 from bytelm.lm.protocol import ByteLM
-from tests.lm.contract import CASES, Case
+from tests.lm.contract import CASES, Case, ngram
 
 pytestmark = pytest.mark.filterwarnings("error")
 few = settings(max_examples=5, suppress_health_check=list(HealthCheck))
@@ -182,3 +182,32 @@ def test_an_unknown_special_symbol_is_named(case, lm):
 def test_bits_per_byte_of_nothing_is_an_error(case, lm):
     with pytest.raises(BytelmError, match="empty"):
         lm.bits_per_byte(b"")
+
+
+def test_contexts_may_be_spelled_in_several_ways(case, lm):
+    ways = (b"se", [b"s", b"e"], (b"s", b"", b"e"))
+    expected = lm.start(context=b"se").logprobs()
+    for way in ways:
+        assert_close(case, lm.start(context=way).logprobs(), expected)
+    rows = lm.start_batch([b""] * 4, context=[None, *ways]).logprobs()
+    assert_close(case, rows[0], lm.start().logprobs())
+    assert_close(case, rows[2], expected)
+    scores = lm.score_batch_with_end([b"a", b"a"], context=[None, b"se"])
+    assert_close(case, scores[1], lm.score_with_end(b"a", context=[b"se"]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda lm: lm.start("text"), "prompt is bytes, not str: encode it"),
+        (lambda lm: lm.score("text"), "text is bytes, not str"),
+        (lambda lm: lm.start_batch(b"ab"), "sequence of prompts"),
+        (lambda lm: lm.start(context="name"), "not the str 'name'"),
+        (lambda lm: lm.start(context=[3]), "context is bytes, not int"),
+        (lambda lm: lm.start_batch([b""], context=b"x"), "one context per prompt"),
+        (lambda lm: lm.start_batch([b""], context=[b"x"] * 2), "2 contexts for 1 prompts"),
+    ],
+)
+def test_what_is_not_bytes_is_refused_with_advice(call, message):
+    with pytest.raises(BytelmError, match=message):
+        call(ngram())

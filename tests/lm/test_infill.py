@@ -25,8 +25,8 @@ class Recorder(ByteLM):
     def specials(self):
         return self._symbols
 
-    def start_batch(self, prompts, *, context=None):
-        self.started.append((list(prompts), context))
+    def _start(self, prompts, contexts):
+        self.started.append((list(prompts), contexts))
         return self.inner.start_batch(prompts)
 
 
