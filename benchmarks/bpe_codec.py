@@ -25,7 +25,8 @@ from tiktoken import Encoding
 from tokenizers import Tokenizer
 
 from benchmarks.common import store
-from bytelm.tokenizer import BinaryBPE, spm
+from bytelm.tokenizer import BinaryBPE
+from bytelm.tokenizer.sentencepiece_model import as_text
 
 ROOT = Path(__file__).resolve().parents[1] / "tokenizers"
 NAMES = ("binary-4k", "binary-16k", "binary-64k")
@@ -62,7 +63,7 @@ def contenders(bpe: BinaryBPE) -> dict[str, tuple[Callable[[Any], Any], Callable
         "ours": (bpe.encode, bytes),
         "hf": (lambda text: hf.encode(text).ids, lambda piece: piece.decode("latin-1")),
         "tiktoken": (tik._encode_single_piece, bytes),
-        "sentencepiece": (spp.encode, spm.as_text),
+        "sentencepiece": (spp.encode, as_text),
     }
 
 

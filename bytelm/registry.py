@@ -81,9 +81,9 @@ SOURCES = Registry(
     "source",
     "bytelm.sources",
     {
-        "hub": "bytelm.data.records:HubSource",
-        "records": "bytelm.data.records:RecordSource",
-        "archive": "bytelm.data.archives:ArchiveSource",
+        "hub": "bytelm.data.sources.records:HubSource",
+        "records": "bytelm.data.sources.records:RecordSource",
+        "archive": "bytelm.data.sources.archives:ArchiveSource",
     },
 )
 LOADERS = Registry("loader", "bytelm.loaders", {})

@@ -18,7 +18,7 @@ from pathlib import Path
 from fetch import Package
 from make_samples import BUILDS, WASM, WHEELS, wheel
 
-from bytelm.data.archives import ArchiveSource
+from bytelm.data.sources.archives import ArchiveSource
 
 # (platform to ask for, tag in the wheel's name, sha256, format and architecture)
 RPDS = (

@@ -54,8 +54,8 @@ def build(
 
     A build that was interrupted, however it was, goes on when the same command is given again.
     """
-    from bytelm.data.build import build as build_one
-    from bytelm.data.build import build_split
+    from bytelm.data.corpus.build import build as build_one
+    from bytelm.data.corpus.build import build_split
     from bytelm.data.sources import Reading
 
     settings: dict[str, Any] = {
@@ -124,7 +124,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Counts, sizes, entropy, formats, scripts, compressibility and duplicates."""
-    from bytelm.data.build import open_documents
+    from bytelm.data.corpus.build import open_documents
     from bytelm.data.inspect import Inspection
     from bytelm.data.sources import Reading
 

@@ -18,8 +18,9 @@ import numpy as np
 from bytelm.data.sources import FileSource, ManySource, Source, open_source
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.files import write_bytes
-from bytelm.tokenizer import codec_core, files, spm
+from bytelm.tokenizer import codec_core, files
 from bytelm.tokenizer.codec import Codec
+from bytelm.tokenizer.sentencepiece_model import sentencepiece_model
 from bytelm.tokenizer.trainer import Merges, PieceRules, train_merges
 
 SPECIAL_TOKENS = ("<|start|>", "<|end|>", "<|pad|>", "<|unk|>", "<|cls|>", "<|sep|>", "<|mask|>")
@@ -252,7 +253,7 @@ class BinaryBPE:
         return files.tiktoken_lines(self.codec.token(i) for i in range(len(self.codec)))
 
     def to_sentencepiece(self, *, unknown: str = "<|unk|>") -> bytes:
-        """A sentencepiece `.model` with our ids, which encodes `spm.as_text(data)`.
+        """A sentencepiece `.model` with our ids, which encodes `sentencepiece_model.as_text(data)`.
 
         `BytelmError` if it cannot be the same: an unreachable token, ids with gaps or of tokens
         that no merge makes, or no special token `unknown`, which the format demands.
@@ -266,7 +267,8 @@ class BinaryBPE:
         self.special(unknown)
         rank = np.zeros(self.vocab_size, np.int64)
         rank[self._ids] = np.arange(len(self._ids))
-        return spm.model(cast(list[bytes | str], tokens), rank.tolist(), unknown=unknown)
+        pieces = cast(list[bytes | str], tokens)
+        return sentencepiece_model(pieces, rank.tolist(), unknown=unknown)
 
     def save(
         self,

@@ -4,8 +4,8 @@ A class is container and instruction set. What a file is, is told by `bytelm.dat
 package is a zip archive that holds a manifest.
 """
 
-from bytelm.data.binaries import SECTIONED, sections
 from bytelm.data.magic import identify
+from bytelm.data.sources.executables import SECTIONED, sections
 from bytelm.errors import DataError
 
 _WITH_ISA = ("elf", "pe", "macho")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bytelm.data.archives import ArchiveSource, Limits
+from bytelm.data.sources.archives import ArchiveSource, Limits
 from bytelm.errors import DataError
 from tests.data.containers import ARCHIVES, MEMBERS, tar_of, zip_of
 

@@ -21,9 +21,9 @@ import pytest
 from bytelm.cli.app import run as command_line
 from bytelm.data import Corpus
 from bytelm.data import build as build_module
-from bytelm.data.build import _Work, build, build_split
-from bytelm.data.journal import JOURNAL, Scratch
-from bytelm.data.shards import ShardWriter, documents_table
+from bytelm.data.corpus.build import _Work, build, build_split
+from bytelm.data.corpus.journal import JOURNAL, Scratch
+from bytelm.data.corpus.shards import ShardWriter, documents_table
 from bytelm.data.sources import FileSource, MemorySource
 from bytelm.errors import DataError
 from tests.data.containers import tar_of, zip_of

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytelm.data import Corpus, Document, Windows
-from bytelm.data.build import build, build_split, is_heldout
-from bytelm.data.shards import documents_table
+from bytelm.data.corpus.build import build, build_split, is_heldout
+from bytelm.data.corpus.shards import documents_table
 from bytelm.data.sources import MemorySource
 from bytelm.errors import DataError
 

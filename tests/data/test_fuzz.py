@@ -19,8 +19,8 @@ import pytest
 from pyarrow import parquet
 
 from bytelm.data import Reading, open_source
-from bytelm.data.binaries import sections
 from bytelm.data.magic import identify
+from bytelm.data.sources.executables import sections
 from bytelm.errors import DataError
 from tests.data.containers import ARCHIVES, ar_of, tar_of
 from tests.data.test_sources import LINES, PACKERS

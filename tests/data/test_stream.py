@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bytelm.data import IGNORE, BatchStream, Corpus, DataState, Mixture, Windows
-from bytelm.data.build import build
+from bytelm.data.corpus.build import build
 from bytelm.data.sources import MemorySource
 from bytelm.errors import DataError
 

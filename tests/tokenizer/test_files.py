@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from bytelm.errors import BytelmError, DataError
-from bytelm.tokenizer import SPECIAL_TOKENS, BinaryBPE, files, spm
+from bytelm.tokenizer import SPECIAL_TOKENS, BinaryBPE, files
+from bytelm.tokenizer.sentencepiece_model import as_text
 
 from .conftest import CORPORA
 
@@ -115,7 +116,7 @@ def exported(bpe) -> dict:
 )
 def test_sentencepiece_splits_any_bytes_the_same(exported, data):
     for name, (bpe, processor) in exported.items():
-        assert processor.encode(spm.as_text(data)) == bpe.encode(data).tolist(), name
+        assert processor.encode(as_text(data)) == bpe.encode(data).tolist(), name
 
 
 def test_sentencepiece_reads_names_and_spells_bytes(exported):
@@ -123,7 +124,7 @@ def test_sentencepiece_reads_names_and_spells_bytes(exported):
     assert processor.piece_to_id("<|end|>") == bpe.special("<|end|>")
     assert processor.is_control(0) and processor.is_unknown(bpe.special("<|unk|>"))
     data = bytes(range(256))
-    assert processor.decode(bpe.encode(data).tolist()) == spm.as_text(data)
+    assert processor.decode(bpe.encode(data).tolist()) == as_text(data)
 
 
 def test_sentencepiece_is_refused_what_it_would_split_otherwise(bpe):

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytelm.data import Corpus, Reading, open_source
-from bytelm.data.binaries import SECTIONED, sections
+from bytelm.data.corpus.shards import documents_table
 from bytelm.data.magic import EXECUTABLE, identify
-from bytelm.data.shards import documents_table
+from bytelm.data.sources.executables import SECTIONED, sections
 from bytelm.errors import DataError
 
 pytest.importorskip("lief")

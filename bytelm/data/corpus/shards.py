@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bytelm.data.corpus import DESCRIPTION, DOCUMENTS, FORMAT, OFFSETS, PathLike, hash_file
+from bytelm.data.corpus.reader import DESCRIPTION, DOCUMENTS, FORMAT, OFFSETS, PathLike, hash_file
 
 _TEXT = ("source", "path", "group", "media", "sha256")
 _GROUP = 10_000  # rows of documents.parquet that are held in memory before they go to disk

@@ -140,7 +140,7 @@ def open_source(spec: object, *, reading: Reading | None = None) -> Source:
     source = _open(spec, reading=reading)
     if reading.sections == "whole":
         return source
-    from bytelm.data.binaries import SectionSource
+    from bytelm.data.sources.executables import SectionSource
 
     return SectionSource(source, reading.sections)
 
@@ -155,7 +155,7 @@ def _open(spec: object, *, reading: Reading) -> Source:
             f"a source is a path, a Source or a list of them, not {type(spec).__name__}"
         )
     if isinstance(spec, str) and spec.startswith("hf:"):
-        from bytelm.data.records import HubSource
+        from bytelm.data.sources.records import HubSource
 
         return HubSource.parse(spec, reading=reading)
     return ManySource(tuple(_open_file(p, reading=reading) for p in _files(Path(spec))))
@@ -179,7 +179,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _open_file(path: Path, *, reading: Reading) -> Source:
-    from bytelm.data import archives, records
+    from bytelm.data.sources import archives, records
 
     name = path.name.lower()
     file = FileSource(path, group=str(path.parent) if reading.group_by_folder else None)

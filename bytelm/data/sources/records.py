@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from bytelm.data.compression import BROKEN, decompressed
-from bytelm.data.sources import Document, OneFile, Reading, Source
+from bytelm.data.sources.base import Document, OneFile, Reading, Source
+from bytelm.data.sources.streams import BROKEN, decompressed
 from bytelm.errors import DataError, MissingExtraError, unknown_name
 
 _JSON = tuple(

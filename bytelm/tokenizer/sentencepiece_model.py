@@ -26,7 +26,9 @@ def as_text(data: bytes) -> str:
     return data.decode("latin-1").translate(_TO_TEXT)
 
 
-def model(tokens: Sequence[bytes | str], ranks: Sequence[int], *, unknown: str) -> bytes:
+def sentencepiece_model(
+    tokens: Sequence[bytes | str], ranks: Sequence[int], *, unknown: str
+) -> bytes:
     """The `.model` file. `tokens` in the order of ids: bytes, or the names of special tokens, of
     which one is `unknown` (sentencepiece demands it); `ranks` in the order of merging."""
     parts = []

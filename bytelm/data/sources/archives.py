@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from bytelm.data.compression import BROKEN, SUFFIXES, decompressed
-from bytelm.data.sources import Document, OneFile
+from bytelm.data.sources.base import Document, OneFile
+from bytelm.data.sources.streams import BROKEN, SUFFIXES, decompressed
 from bytelm.errors import DataError
 
 _ZIP = (".zip", ".whl", ".jar", ".apk", ".npz", ".egg", ".aar", ".war", ".nupkg")

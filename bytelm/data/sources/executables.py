@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bytelm.data.magic import identify
-from bytelm.data.sources import Document, Source
+from bytelm.data.sources.base import Document, Source
 from bytelm.errors import DataError, MissingExtraError
 
 Part = Literal["code", "each"]

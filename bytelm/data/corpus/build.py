@@ -2,10 +2,10 @@
 
 Everything is written into a hidden sibling folder which is renamed at the end, so a build that is
 interrupted leaves no half corpus. The same command, given again, goes on from the last mark of its
-journal (`bytelm.data.journal`); whatever the interruption, the result is the one an uninterrupted
-build gives. Documents keep the order of their sources; a shard closes with the document that fills
-it, so documents are never split. Nothing that differs between two runs (times, absolute paths of
-the output) is stored: building twice gives the same bytes.
+journal (journal.py); whatever the interruption, the result is the one an uninterrupted build gives.
+Documents keep the order of their sources; a shard closes with the document that fills it, so
+documents are never split. Nothing that differs between two runs (times, absolute paths of the
+output) is stored: building twice gives the same bytes.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bytelm.data.corpus import DESCRIPTION, Corpus, PathLike
-from bytelm.data.journal import Chain, Mark, Say, Scratch
+from bytelm.data.corpus.journal import Chain, Mark, Say, Scratch
+from bytelm.data.corpus.reader import DESCRIPTION, Corpus, PathLike
+from bytelm.data.corpus.shards import ShardWriter, Table, documents_table, row_of
 from bytelm.data.magic import identify
 from bytelm.data.order import keys
-from bytelm.data.shards import ShardWriter, Table, documents_table, row_of
 from bytelm.data.sources import Document, Reading, open_source
 from bytelm.errors import DataError
 

@@ -5,7 +5,7 @@ each document starts in the concatenated stream), `documents.parquet` (where it 
 `corpus.json` (counts, hashes, settings). Payloads hold no separators: begin and end symbols live
 outside the byte range and are added on reading. Any plain file is a corpus of one document as it
 stands, whatever its extension; reading records or archive members is the builder's work
-(`bytelm.data.build`).
+(corpus/build.py).
 """
 
 import glob
@@ -85,8 +85,8 @@ class Corpus:
         deduplicate: bool = True,
         overwrite: bool = False,
     ) -> "Corpus":
-        """Read `sources` into a new folder `path` and open it; see `bytelm.data.build.build`."""
-        from bytelm.data.build import build
+        """Read `sources` into a new folder `path` and open it; see corpus/build.py."""
+        from bytelm.data.corpus.build import build
 
         build(sources, path, reading=reading, deduplicate=deduplicate, overwrite=overwrite)
         return cls.open(path)

@@ -7,7 +7,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bytelm.data.compression import BROKEN, decompressed
+from bytelm.data.sources.streams import BROKEN, decompressed
 
 pack = zstandard.ZstdCompressor().compress
 
