@@ -78,8 +78,8 @@ def exact(run: Path, slices: list[Path]) -> dict[str, float]:
     if done.exists():
         return json.loads(done.read_text())
     from bytelm.evaluate.bits import evaluate_bits
-    from bytelm.lm.load import load_run
     from bytelm.lm.subword import SubwordLM
+    from bytelm.loading import load_run
 
     lm = load_run(run)
     if not isinstance(lm, SubwordLM):

@@ -25,8 +25,8 @@ from benchmarks.exact_packages import package_file
 from benchmarks.exact_texts import ROOT, split
 from bytelm.exact import load_gguf
 from bytelm.lm.ensemble import Ensemble
-from bytelm.lm.load import load
 from bytelm.lm.protocol import ByteLM
+from bytelm.loading import load
 
 EXECUTABLES = ROOT / "data" / "executables"
 SKIPPED = 4096  # bytes of headers and tables before the held-out code that is dumped

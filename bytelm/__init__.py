@@ -23,7 +23,7 @@ _PUBLIC = {
     "convert": "bytelm.exact",
     "generate": "bytelm.lm.generate",
     "infill": "bytelm.lm.infill",
-    "load": "bytelm.lm.load",
+    "load": "bytelm.loading",
     "train": "bytelm.training",
 }
 _SUBPACKAGES = ("hub",)

@@ -86,7 +86,16 @@ SOURCES = Registry(
         "archive": "bytelm.data.sources.archives:ArchiveSource",
     },
 )
-LOADERS = Registry("loader", "bytelm.loaders", {})
+LOADERS = Registry(
+    "loader",
+    "bytelm.loaders",
+    {
+        "run": "bytelm.loading:RunLoader",
+        "subword-run": "bytelm.loading:SubwordRunLoader",
+        "gguf": "bytelm.loading:GgufLoader",
+        "huggingface": "bytelm.loading:HuggingFaceLoader",
+    },
+)
 
 
 def architectures() -> dict[str, str]:

@@ -45,7 +45,7 @@ def open_model(
     import torch
 
     from bytelm.lm.ensemble import Ensemble
-    from bytelm.lm.load import load
+    from bytelm.loading import load
 
     if threads:
         torch.set_num_threads(threads)

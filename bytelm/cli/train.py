@@ -62,8 +62,8 @@ def _report(run: Path) -> None:
     documents = heldout_documents(recipe)
     if not documents or not recipe.evaluate.final:
         return
-    from bytelm.lm.load import load_run
     from bytelm.lm.native import NativeLM
+    from bytelm.loading import load_run
 
     lm = load_run(run)
     if isinstance(lm, NativeLM):
@@ -76,16 +76,14 @@ def _report(run: Path) -> None:
 
 
 def _report_figures(lm: "Scores", run: Path, documents: list[bytes], *, name: str) -> None:
-    import json
-
     from bytelm.evaluate.bits import evaluate_bits
     from bytelm.evaluate.compressors import compressed_bits_per_byte
     from bytelm.evaluate.report import table
-    from bytelm.files import write_text
+    from bytelm.run import Run
 
     result = evaluate_bits(lm, documents)
     figures = compressed_bits_per_byte(b"".join(documents))
-    write_text(run / "evaluation.json", json.dumps({**result.to_dict(), **figures}) + "\n")
+    Run(run).write_evaluation({**result.to_dict(), **figures})
     print(f"held-out data\n{table(result, name=name, compressors=figures)}\n")
 
 

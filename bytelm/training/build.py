@@ -19,16 +19,34 @@ def build(recipe: "Recipe | str | Path") -> ByteModel:
     config = recipe.arch_config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return recipe.architecture(config, _vocab(recipe))
+        return recipe.architecture(config, vocab_of(recipe))
 
 
-def _vocab(recipe: Recipe) -> Vocab:
+def vocab_of(recipe: Recipe) -> Vocab:
     """Bytes, or the ids of the recipe's tokenizer."""
     if recipe.data.tokenizer is None:
         return ByteVocab()
-    from bytelm.training.tokens import vocab_of
+    from bytelm.training import tokens
 
-    return vocab_of(recipe)
+    return tokens.vocab_of(recipe)
+
+
+def trained_specials(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the special symbols that the recipe's model meets in training."""
+    if recipe.data.tokenizer is not None:
+        return ()
+    infilling = ("fim_prefix", "fim_suffix", "fim_middle")
+    plain = ("eos", "bos", "pad", "mask", "sep")
+    return (*plain, *infilling) if recipe.objective.kind == "fim" else plain
+
+
+def tokenizer_files(recipe: Recipe) -> dict[str, bytes]:
+    """Name -> content of what a run directory needs besides the model: its tokenizer, if any."""
+    if recipe.data.tokenizer is None:
+        return {}
+    from bytelm.training import tokens
+
+    return {tokens.NAME: tokens.tokenizer_of(recipe).to_json()}
 
 
 def as_recipe(recipe: "Recipe | str | Path", *, overrides: Sequence[str] = ()) -> Recipe:

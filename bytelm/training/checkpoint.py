@@ -21,15 +21,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bytelm.errors import CheckpointError
 from bytelm.files import new_folder, remove_folder
+from bytelm.run import WEIGHTS, save_tensors
 from bytelm.training.distributed import Ranks, is_sharded, shard_like, whole
 from bytelm.training.optimizer import Optimizers
 
-WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 SHARDS = "optimizer"
 
 
@@ -88,12 +89,6 @@ def gather_weights(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
         if ranks.first:
             gathered[name] = full
     return gathered
-
-
-def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a safetensors file that everybody may read."""
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
-    file.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read_position(path: Path) -> Position:

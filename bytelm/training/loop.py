@@ -24,10 +24,16 @@ from bytelm.data.batch import Batch
 from bytelm.errors import TrainingError
 from bytelm.memory import keep_freed_memory
 from bytelm.recipe import Recipe
+from bytelm.run import WEIGHTS, Description, Run, check_resumable, choose_run
 from bytelm.training.alarms import Alarms
-from bytelm.training.build import as_recipe, build
+from bytelm.training.build import (
+    as_recipe,
+    build,
+    tokenizer_files,
+    trained_specials,
+    vocab_of,
+)
 from bytelm.training.checkpoint import (
-    WEIGHTS,
     Position,
     gather_weights,
     latest_checkpoint,
@@ -44,7 +50,6 @@ from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.precision import DTYPES, resolve_dtype
 from bytelm.training.profile import Profile
-from bytelm.training.run import Run, check_resumable, choose_run
 from bytelm.training.schedule import lr_factor, progress
 from bytelm.training.signals import StopSignals
 from bytelm.training.step import StepResult, forward_backward, micro_batches
@@ -88,12 +93,15 @@ class Trainer:
         began = self._now()
         self.recipe, self.run, self.ranks = recipe, run, ranks
         if run.exists:
-            check_resumable(recipe, run)
+            check_resumable(recipe, run, vocab_of(recipe))
         self.data = TrainingData(recipe, rank=ranks.rank, world=ranks.world)
         self.heldout = self.data.heldout() if recipe.evaluate.every else None
         self.model = build(recipe).to(ranks.device)
         if ranks.first:
-            run.begin(recipe, self.model)
+            files = tokenizer_files(recipe)
+            specials = trained_specials(recipe)
+            description = Description.of(recipe, self.model, specials=specials, files=files)
+            run.begin(recipe, description, files=files)
         ranks.wait()
         self.display = Display(silent=not ranks.first)
         self._restore()
@@ -263,7 +271,7 @@ class Trainer:
             position.best = bits
             weights = gather_weights(self.model, self.ranks)
             if self.ranks.first:
-                self.run.publish_best(recipe, self.model, weights)
+                self.run.publish_best(weights)
 
     def save(self) -> None:
         """Write a checkpoint of this moment and make it the run's model; nothing if just done."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bytelm.data.bundled import find_data
 from bytelm.errors import DataError
-from bytelm.files import write_bytes
 from bytelm.recipe import Recipe
 from bytelm.tokenizer import BinaryBPE
 from bytelm.tokenizer.files import NAME
@@ -46,9 +45,3 @@ def vocab_of(recipe: Recipe) -> TokenVocab:
 def objective_of(recipe: Recipe) -> CausalTokens:
     """Next-token prediction with the recipe's tokenizer."""
     return CausalTokens(tokenizer_of(recipe), vocab_of(recipe))
-
-
-def keep_tokenizer(folder: Path, recipe: Recipe) -> None:
-    """Write the tokenizer into a run directory, which is then all that other commands need."""
-    data = tokenizer_of(recipe).to_json()
-    write_bytes(folder / NAME, data)

@@ -9,7 +9,6 @@ machine without a network or an account never waits for one.
 
 import os
 import sys
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bytelm.errors import MissingExtraError
-from bytelm.files import write_text
 from bytelm.recipe import Recipe
+from bytelm.run import Run
 
 PROJECT = "bytelm"
 
@@ -39,7 +38,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # purge_step hides what a killed run wrote after the checkpoint it goes on from
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self._writer = SummaryWriter(str(Run(run).tensorboard), purge_step=step + 1)
         self._writer.add_text("recipe", f"```toml\n{recipe.to_toml()}\n```", step)
 
     def write(self, numbers: Mapping[str, float], *, step: int) -> None:
@@ -59,7 +58,7 @@ class WandB:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=run.name,
-            id=_stored_id(run),
+            id=Run(run).tracker_id(),
             resume="allow",
             dir=str(run),
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
@@ -79,7 +78,7 @@ class Trackio:
     def __init__(self, run: Path, recipe: Recipe, *, step: int):
         import trackio
 
-        name = f"{run.name}-{_stored_id(run)}"
+        name = f"{run.name}-{Run(run).tracker_id()}"
         trackio.init(PROJECT, name=name, config=recipe.to_dict(), resume="allow")
         self._trackio = trackio  # not its run: what it does at exit would speak on stdout
 
@@ -148,11 +147,3 @@ def require_trackers(names: Sequence[str]) -> None:
         spec = find_spec(name)
         if spec is None or spec.origin is None:  # no origin: a folder of that name, no package
             raise MissingExtraError(name, "track", f"log.trackers = [{name!r}]")
-
-
-def _stored_id(run: Path) -> str:
-    """The name of a run among all runs of a tracker, made once and kept in the run directory."""
-    file = run / "tracker-id"
-    if not file.is_file():
-        write_text(file, uuid.uuid4().hex[:8])
-    return file.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 
 from bytelm.cli.app import run as command_line
 from bytelm.lm.generate import generate
-from bytelm.lm.load import load
+from bytelm.loading import load
 from tests.lm import subwords
 from tests.lm.contract import hnet, transformer
 from tests.lm.runs import save_run

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 import bytelm
-from bytelm.errors import CheckpointError
-from bytelm.lm.load import load
+from bytelm.errors import BytelmError, CheckpointError
+from bytelm.loading import load
+from bytelm.run import Description, Run
 from tests.lm.contract import hnet, transformer
 from tests.lm.runs import save_run
+from tests.training.runs import tiny_recipe
 
 
 @pytest.fixture
@@ -34,6 +36,34 @@ def test_only_models_trained_to_infill_offer_its_symbols(tmp_path):
     filling = save_run(transformer(), tmp_path / "b", arch="transformer", objective="fim")
     assert "fim_prefix" not in load(causal).specials
     assert "fim_prefix" in load(filling).specials
+
+
+def test_a_run_offers_the_symbols_it_was_trained_with(tmp_path):
+    path = save_run(transformer(), tmp_path, arch="transformer")
+    description = json.loads((path / "config.json").read_text())
+    del description["objective"]
+    description["specials"] = ["bos", "sep"]
+    (path / "config.json").write_text(json.dumps(description))
+    assert load(path).specials == {"bos": 257, "sep": 260}
+
+
+def test_an_option_that_means_nothing_for_a_path_is_an_error(run):
+    with pytest.raises(BytelmError, match="mode is not an option of .*, which is a run over bytes"):
+        load(run, mode="all")
+    (run / "model.gguf").write_bytes(b"")
+    with pytest.raises(BytelmError, match="window is not an option of .*a .gguf file: it takes"):
+        load(run / "model.gguf", window=8)
+
+
+def test_what_a_model_was_made_with_is_stored_and_given_back(tmp_path):
+    """A constructor's keyword arguments (the labels of a classifier) come from config.json."""
+    recipe = tiny_recipe(tmp_path)
+    description = Description.of(
+        recipe, transformer().model, specials=("bos",), arguments={"labels": ["elf", "pe"]}
+    )
+    Run(tmp_path / "run").begin(recipe, description, files={"tokenizer.json": b"{}"})
+    stored = Run(tmp_path / "run").description()
+    assert stored == description and (tmp_path / "run" / "tokenizer.json").read_bytes() == b"{}"
 
 
 def test_nothing_there_is_said_so(tmp_path):
@@ -76,5 +106,5 @@ def test_a_description_that_does_not_fit_is_said_so(run):
     with pytest.raises(ValueError, match="another id scheme"):
         load(run)
     path.write_text("{")
-    with pytest.raises(CheckpointError, match="not JSON"):
+    with pytest.raises(CheckpointError, match="is not JSON"):
         load(run)

@@ -14,10 +14,10 @@ from bytelm.errors import BytelmError, CheckpointError
 from bytelm.evaluate.bits import evaluate_bits
 from bytelm.exact.token_lm import Earlier, extend_trees
 from bytelm.lm.ensemble import Ensemble
-from bytelm.lm.load import load
 from bytelm.lm.native import NativeLM
 from bytelm.lm.reach import Reach
 from bytelm.lm.subword import SubwordLM, TokenScores
+from bytelm.loading import load
 from bytelm.tokenizer import BinaryBPE
 from tests.lm.contract import Case
 from tests.lm.contract import transformer as native

@@ -101,10 +101,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     recipe = tiny_recipe(tmp_path)
     real = loop_module.save_checkpoint
-    from bytelm.training import checkpoint
+    from bytelm import run as run_module
 
     saves = 0
-    save_file = checkpoint.save_file
+    save_file = run_module.save_file
 
     def full(tensors, file):
         nonlocal saves
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         save_file(tensors, file)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(run_module, "save_file", full)
     with pytest.raises(DiskError, match="No space left on device.*--resume"):
         train(recipe, run_dir=tmp_path / "run")
     assert real is loop_module.save_checkpoint

@@ -9,7 +9,7 @@ import torch
 from bytelm.data import Corpus, Windows
 from bytelm.data.batch import Batch
 from bytelm.errors import DataError, RecipeError
-from bytelm.lm.load import load
+from bytelm.loading import load
 from bytelm.recipe import Recipe
 from bytelm.tokenizer import BinaryBPE
 from bytelm.training import build, train

@@ -1,0 +1,288 @@
+"""`bytelm.load`: whatever a path holds, as a `ByteLM`.
+
+Loaders are asked in turn whether a path is theirs: a run directory (what `bytelm train` leaves), a
+Hugging Face model directory, a GGUF file, and those of other packages. A loader is one class and
+one line in `bytelm.registry` (or an entry point in the group `bytelm.loaders`); the options that it
+takes are the keyword arguments of its `load`, so an option that means nothing for a path is an
+error and never ignored. Loading never runs code from the path: weights are safetensors, the
+architecture is found by name in the registry.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from pydantic import ValidationError
+
+from bytelm.arch.base import ByteModel
+from bytelm.errors import BytelmError, CheckpointError
+from bytelm.lm.native import NativeLM
+from bytelm.lm.protocol import ByteLM
+from bytelm.registry import LOADERS, architecture
+from bytelm.run import Description, Run
+from bytelm.vocab import ByteVocab, TokenVocab
+
+if TYPE_CHECKING:
+    from bytelm.exact import ByteConverter
+    from bytelm.exact.converter import Mode
+    from bytelm.lm.subword import SubwordLM
+
+Device = str | torch.device
+
+
+class Loader(Protocol):
+    """Turns one kind of path into a `ByteLM`. Both methods are static.
+
+    what   a noun phrase for error messages, such as "a run directory"
+    load   takes the path and, as keyword arguments with defaults, those options of `bytelm.load`
+           that mean something for this kind of model
+    """
+
+    what: str
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        """Whether `path`, which exists, is of this kind; a cheap look, without loading anything."""
+        ...
+
+    load: Any
+
+
+class RunLoader:
+    """What `bytelm train` leaves of a model over bytes."""
+
+    what = "a run over bytes"
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        return Run(path).has_model and not SubwordRunLoader.accepts(path)
+
+    @staticmethod
+    def load(
+        path: Path,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        device: Device = "cpu",
+    ) -> NativeLM:
+        description = Run(path).description()
+        vocab = description.vocab
+        assert isinstance(vocab, ByteVocab), "accepts told them apart"
+        return NativeLM(
+            load_model(path).to(device),
+            window=_window(description) if window is None else window,
+            stride=stride,
+            specials={name: vocab[name] for name in description.specials},
+        )
+
+
+class SubwordRunLoader:
+    """What `bytelm train` leaves of a model over tokens, with a copy of its tokenizer."""
+
+    what = "a run over tokens"
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        return Run(path).has_model and isinstance(Run(path).description().vocab, TokenVocab)
+
+    @staticmethod
+    def load(
+        path: Path,
+        *,
+        window: int | None = None,
+        stride: int | None = None,
+        device: Device = "cpu",
+        mode: Mode = "canonical",
+        beam: int = 8,
+        epsilon: float = 1e-3,
+    ) -> SubwordLM:
+        from bytelm.lm.subword import SubwordLM
+        from bytelm.tokenizer import BinaryBPE
+
+        model = load_model(path).to(device)
+        try:
+            bpe = BinaryBPE.load(path)
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{path} was trained on the ids of a tokenizer and its tokenizer.json is missing: "
+                "copy the one it was trained with there"
+            ) from None
+        return SubwordLM(
+            model,
+            bpe,
+            window=_window(Run(path).description()) if window is None else window,
+            stride=stride,
+            mode=mode,
+            beam=beam,
+            epsilon=epsilon,
+        )
+
+
+class GgufLoader:
+    """A GGUF file, converted."""
+
+    what = "a .gguf file"
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        return path.suffix == ".gguf" and path.is_file()
+
+    @staticmethod
+    def load(
+        path: Path,
+        *,
+        device: Device = "cpu",
+        mode: Mode = "all",
+        beam: int = 8,
+        epsilon: float = 1e-3,
+    ) -> ByteConverter:
+        from bytelm.exact import load_gguf
+
+        return load_gguf(path, device=device, mode=mode, beam=beam, epsilon=epsilon)
+
+
+class HuggingFaceLoader:
+    """A directory that transformers can load, converted."""
+
+    what = "a Hugging Face model directory"
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        return (path / "config.json").is_file() and not Run(path).has_model
+
+    @staticmethod
+    def load(
+        path: Path,
+        *,
+        device: Device = "cpu",
+        mode: Mode = "all",
+        beam: int = 8,
+        epsilon: float = 1e-3,
+    ) -> ByteConverter:
+        from bytelm.exact import load_hf
+
+        return load_hf(path, device=device, mode=mode, beam=beam, epsilon=epsilon)
+
+
+def load(
+    path: str | Path,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    device: Device | None = None,
+    mode: Mode | None = None,
+    beam: int | None = None,
+    epsilon: float | None = None,
+    start: Sequence[int] | None = None,
+) -> ByteLM:
+    """The model at `path`: a run directory, a Hugging Face model directory, or a .gguf file.
+
+    window, stride        how a run's model reads long texts, in bytes (`NativeLM`); default: the
+                          context it was trained with, and half of that
+    device                where the model computes; default: the CPU
+    mode, beam, epsilon   how a model over tokens is read as bytes (`bytelm.convert`)
+    start                 ids of a converted model that stand before every text; default: what its
+                          tokenizer says
+
+    None is the default of the model's kind. Raises `CheckpointError` for a path that is no model,
+    and `BytelmError` for an option that its kind does not take.
+
+    >>> load("runs/missing")
+    Traceback (most recent call last):
+    bytelm.errors.CheckpointError: there is no model at runs/missing: ...
+    """
+    path = Path(path)
+    loader = _loader_of(path)
+    options = {
+        "window": window,
+        "stride": stride,
+        "device": device,
+        "mode": mode,
+        "beam": beam,
+        "epsilon": epsilon,
+        "start": start,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    allowed = [name for name in inspect.signature(loader.load).parameters if name != "path"]
+    for name in given:
+        if name not in allowed:
+            raise BytelmError(
+                f"{name} is not an option of {path}, which is {loader.what}: it takes "
+                f"{', '.join(allowed) or 'no options'}"
+            )
+    return loader.load(path, **given)
+
+
+def _loader_of(path: Path) -> Loader:
+    if not path.exists():
+        raise CheckpointError(
+            f"there is no model at {path}: give a run directory (bytelm train prints its path), a "
+            "Hugging Face model directory or a .gguf file"
+        )
+    kinds = []
+    for _, loader in LOADERS.items():
+        if loader.accepts(path):
+            return loader
+        kinds.append(loader.what)
+    raise CheckpointError(
+        f"{path} is not a model; a model is {', or '.join(kinds)}. Run directories and Hugging "
+        "Face model directories have a config.json"
+    )
+
+
+def load_run(
+    path: str | Path,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    device: Device = "cpu",
+) -> NativeLM | SubwordLM:
+    """The trained model of a run directory, over bytes or tokens, ready to predict bytes."""
+    path = Path(path)
+    loader = SubwordRunLoader if SubwordRunLoader.accepts(path) else RunLoader
+    return loader.load(path, window=window, stride=stride, device=device)
+
+
+def load_model(path: str | Path) -> ByteModel:
+    """The `ByteModel` of a run directory with its weights, on the CPU, in evaluation mode.
+
+    Raises `CheckpointError` if config.json or the weights are missing or do not fit each other.
+    """
+    run = Run(Path(path))
+    stored = run.description()
+    kind = architecture(stored.arch)
+    try:
+        config = kind.Config.model_validate(stored.config)  # type: ignore[attr-defined]
+    except ValidationError as error:
+        raise CheckpointError(f"{run.path} does not describe a model: {error}") from None
+    with torch.device("meta"):
+        model = kind(config, stored.vocab, **_arguments(kind, stored))
+    weights = run.read_weights()
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    if expected != found:
+        wrong = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
+        raise CheckpointError(
+            f"the weights in {run.path} do not fit its config.json: {len(wrong)} tensors are "
+            f"missing, surplus or of another shape, e.g. {', '.join(wrong[:3])}"
+        )
+    model.load_state_dict(weights, assign=True)
+    assert not any(buffer.is_meta for buffer in model.buffers()), f"{kind} has an unsaved buffer"
+    return model.eval()
+
+
+def _arguments(kind: type, stored: Description) -> dict[str, Any]:
+    """What the constructor takes besides config and vocabulary, as it was stored."""
+    names = inspect.signature(kind).parameters
+    return {name: value for name, value in stored.arguments.items() if name in names}
+
+
+def _window(stored: Description) -> int:
+    """Bytes of context by default: as in training, where BOS took a place."""
+    return max(1, stored.context_bytes - 1)

@@ -1,0 +1,321 @@
+"""The run directory: the one thing training leaves behind, and all that other commands need.
+
+    recipe.toml          the whole recipe; with it a folder is a run
+    config.json          the model: architecture, its config, vocabulary, the context and the
+                         special symbols it was trained with (`Description`)
+    model.safetensors    the newest checkpoint's weights (a hard link where the disk has them)
+    tokenizer.json       with data.tokenizer: the tokenizer whose ids the model reads; an objective
+                         may keep other files, and config.json lists them under "files"
+    metrics.jsonl        one row per line (training/metrics.py)
+    evaluation.json      the closing report's figures
+    trainer/step-N/      checkpoints to resume from (training/checkpoint.py): the last `keep_last`
+    profile/trace.json   what log.profile_steps asked for (training/profile.py)
+    tensorboard/, wandb/ what log.trackers asked for (training/trackers.py), and tracker-id, the
+                         run's name among all runs of such a service
+    best/                config.json, recipe.toml, model.safetensors (and "files") of the best
+                         held-out figure: a small run directory of its own
+
+Whatever reads or writes a run directory asks `Run` where things are. The weights at the top are
+replaced only after their checkpoint is complete, so a kill at any moment leaves a directory that
+loads and resumes.
+"""
+
+import json
+import tomllib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bytelm import __version__
+from bytelm.errors import CheckpointError, RecipeError
+from bytelm.files import is_vacant, link_file, sweep, write_bytes, write_file, write_text
+from bytelm.recipe import Recipe
+from bytelm.vocab import TokenVocab, Vocab, vocab_from_dict
+
+if TYPE_CHECKING:
+    from bytelm.arch.base import ByteModel
+
+WEIGHTS = "model.safetensors"
+_RECIPE, _CONFIG = "recipe.toml", "config.json"
+
+# sections in which a resumed run may differ from what it began with
+_FREE = ("name", "train", "evaluate", "log", "schedule")
+_FIXED_IN_TRAIN = ("batch_bytes", "context_bytes", "dtype")
+_INFILLING = ("fim_prefix", "fim_suffix", "fim_middle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What config.json says: enough to build the model again and to use it as it was trained.
+
+    arch, family   name in the registry, and the family of models it is of
+    config         the settings of that architecture
+    vocab          ids of the model
+    context_bytes  length of the windows it was trained on
+    specials       names of the special symbols it met in training
+    arguments      keyword arguments of the model besides config and vocabulary (JSON values, such
+                   as the labels of a classifier); config.json has them under the same names
+    files          names of other files in the directory that the model cannot be used without
+    """
+
+    arch: str
+    family: str
+    config: Mapping[str, Any]
+    vocab: Vocab
+    context_bytes: int
+    specials: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        model: "ByteModel",
+        *,
+        specials: tuple[str, ...],
+        arguments: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> "Description":
+        """The description of a recipe's model; the keyword arguments are the objective's."""
+        return cls(
+            arch=recipe.model.arch,
+            family=model.family,
+            config=model.config.model_dump(mode="json"),
+            vocab=model.vocab,
+            context_bytes=recipe.train.context_bytes,
+            specials=specials,
+            arguments=arguments or {},
+            files=tuple(files or ()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of config.json."""
+        return {
+            **self.arguments,
+            "bytelm": __version__,
+            "arch": self.arch,
+            "family": self.family,
+            "config": dict(self.config),
+            "vocabulary": self.vocab.to_dict(),
+            "context_bytes": self.context_bytes,
+            "specials": list(self.specials),
+            "files": list(self.files),
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> "Description":
+        """That of a run directory; `CheckpointError` if config.json is missing or is another's."""
+        stored = _read_config(folder)
+        stored.pop("bytelm", None)  # the version that wrote it, for people
+        try:
+            vocab = vocab_from_dict(stored.pop("vocabulary"))
+            return cls(
+                arch=stored.pop("arch"),
+                family=stored.pop("family"),
+                config=stored.pop("config"),
+                vocab=vocab,
+                context_bytes=int(stored.pop("context_bytes")),
+                specials=_specials(vocab, stored),
+                files=tuple(stored.pop("files", ())),
+                arguments=stored,
+            )
+        except KeyError as error:
+            raise CheckpointError(
+                f"{folder / _CONFIG} does not describe a model: it has no {error}"
+            ) from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / _CONFIG
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a run directory: it has no {_CONFIG}") from None
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{file} is not JSON of a model: {error}") from None
+
+
+def _specials(vocab: Vocab, stored: dict[str, Any]) -> tuple[str, ...]:
+    """The symbols a run was trained with. Runs written before these were stored name their
+    objective instead: only "fim" met the infilling symbols, and every other symbol was allowed."""
+    if "specials" in stored:
+        return tuple(stored.pop("specials"))
+    if isinstance(vocab, TokenVocab):
+        return ()
+    infills = stored.pop("objective", None) == "fim"
+    return tuple(name for name in vocab.specials if infills or name not in _INFILLING)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory at `path`."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.path / WEIGHTS
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def profile(self) -> Path:
+        return self.path / "profile" / "trace.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "trainer"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def best(self) -> "Run":
+        """The directory of the best held-out figure so far."""
+        return Run(self.path / "best")
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was ever begun here."""
+        return (self.path / _RECIPE).is_file()
+
+    @property
+    def has_model(self) -> bool:
+        """Whether config.json is there and describes one of our models; `CheckpointError` if it
+        is not JSON."""
+        return (self.path / _CONFIG).is_file() and "arch" in _read_config(self.path)
+
+    def recipe(self) -> Recipe:
+        """The recipe the run was last trained with."""
+        return Recipe.load(self.path / _RECIPE)
+
+    def description(self) -> Description:
+        """What config.json says."""
+        return Description.read(self.path)
+
+    def begin(
+        self, recipe: Recipe, description: Description, *, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Make the directory and write what describes the model."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        sweep(self.path)
+        for name, content in (files or {}).items():
+            write_bytes(self.path / name, content)
+        write_text(self.path / _RECIPE, recipe.to_toml())
+        text = json.dumps(description.to_dict(), indent=2) + "\n"
+        write_text(self.path / _CONFIG, text)
+        self.checkpoints.mkdir(exist_ok=True)
+        sweep(self.checkpoints)
+
+    def publish(self, weights: Path) -> None:
+        """Make the safetensors file `weights` the run's model."""
+        link_file(weights, self.weights)
+
+    def publish_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Make the model with these weights the run's best."""
+        best = self.best
+        best.path.mkdir(exist_ok=True)
+        sweep(best.path)
+        for name in (*self.description().files, _RECIPE, _CONFIG):
+            write_bytes(best.path / name, (self.path / name).read_bytes())
+        write_file(best.weights, lambda temporary: save_tensors(weights, temporary))
+
+    def read_weights(self) -> dict[str, Tensor]:
+        """Name -> tensor of the run's model, on the CPU; `CheckpointError` if damaged."""
+        if not self.weights.is_file():
+            raise CheckpointError(
+                f"{self.weights} is missing: the run has not written a checkpoint yet, or it was "
+                "not copied"
+            )
+        try:
+            return load_file(self.weights)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{self.weights} is truncated or not a safetensors file ({error}): restore it from "
+                f"the newest folder in {self.checkpoints.name}/, or train again with --resume"
+            ) from None
+
+    def write_evaluation(self, figures: Mapping[str, Any]) -> None:
+        """Keep the closing report's figures in evaluation.json."""
+        write_text(self.path / "evaluation.json", json.dumps(dict(figures)) + "\n")
+
+    def tracker_id(self) -> str:
+        """The run's name among all runs of a tracker: made once, then the same on every resume."""
+        file = self.path / "tracker-id"
+        if not file.is_file():
+            write_text(file, uuid.uuid4().hex[:8])
+        return file.read_text(encoding="utf-8")
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a safetensors file that everybody may read."""
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
+    file.chmod(0o644)  # safetensors makes files that only their owner can read
+
+
+def choose_run(recipe: Recipe, *, path: Path | None, resume: bool) -> Run:
+    """The directory a call trains in.
+
+    A given path must be free, or hold a run to resume. Without one: runs/NAME, the first free of
+    runs/NAME, runs/NAME-2, ...; or, to resume, the last of these that was begun.
+    """
+    if path is not None:
+        run = Run(Path(path))
+        if run.exists and not resume:
+            raise RecipeError(
+                f"{run.path} already holds a run: add --resume to continue it, or choose another "
+                "--run directory"
+            )
+        if not run.exists and run.path.exists() and not is_vacant(run.path):
+            raise RecipeError(
+                f"{run.path} is not empty and is not a run directory (it has no {_RECIPE}): "
+                "choose another --run directory"
+            )
+        return run
+    number, previous = 1, None
+    while (run := Run(Path("runs") / _numbered(recipe.name, number))).path.exists():
+        previous, number = run, number + 1
+    return previous if resume and previous else run
+
+
+def check_resumable(recipe: Recipe, run: Run, vocab: Vocab) -> None:
+    """Refuse to resume with settings, or ids `vocab`, that would make another run of it."""
+    try:
+        begun = run.recipe().to_dict()
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise CheckpointError(f"cannot read {run.path / _RECIPE}: {error}") from None
+    now = recipe.to_dict()
+    ids = run.description().vocab if run.has_model else vocab
+    if isinstance(ids, TokenVocab) and isinstance(vocab, TokenVocab) and ids != vocab:
+        raise RecipeError(
+            f"{recipe.data.tokenizer} is not the tokenizer that {run.path} was begun with: resume "
+            f"with data.tokenizer={run.path}, which keeps a copy"
+        )
+    for tree in (begun, now):  # ranges to skip are added after a loss spike
+        tree["data"].pop("skip")
+        if tree["data"].get("tokenizer"):  # its content was compared
+            tree["data"]["tokenizer"] = "the same"
+    changed = [key for key in sorted({*begun, *now} - set(_FREE)) if begun.get(key) != now.get(key)]
+    changed += [
+        f"train.{key}" for key in _FIXED_IN_TRAIN if begun["train"][key] != now["train"][key]
+    ]
+    if changed:
+        raise RecipeError(
+            f"{run.path} was begun with other settings of {', '.join(changed)}: resume it with its "
+            f"own recipe ({run.path / _RECIPE}), or start a new run. Only {', '.join(_FREE[1:])} "
+            "and data.skip may change"
+        )
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
