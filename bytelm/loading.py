@@ -139,10 +139,13 @@ class GgufLoader:
         mode: Mode = "all",
         beam: int = 8,
         epsilon: float = 1e-3,
-    ) -> ByteConverter:
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> ByteLM:
         from bytelm.exact import load_gguf
 
-        return load_gguf(path, device=device, mode=mode, beam=beam, epsilon=epsilon)
+        lm = load_gguf(path, device=device, mode=mode, beam=beam, epsilon=epsilon)
+        return _windowed(lm, window=window, stride=stride)
 
 
 class HuggingFaceLoader:
@@ -162,10 +165,13 @@ class HuggingFaceLoader:
         mode: Mode = "all",
         beam: int = 8,
         epsilon: float = 1e-3,
-    ) -> ByteConverter:
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> ByteLM:
         from bytelm.exact import load_hf
 
-        return load_hf(path, device=device, mode=mode, beam=beam, epsilon=epsilon)
+        lm = load_hf(path, device=device, mode=mode, beam=beam, epsilon=epsilon)
+        return _windowed(lm, window=window, stride=stride)
 
 
 def load(
@@ -181,8 +187,8 @@ def load(
 ) -> ByteLM:
     """The model at `path`: a run directory, a Hugging Face model directory, or a .gguf file.
 
-    window, stride        how a run's model reads long texts, in bytes (`NativeLM`); default: the
-                          context it was trained with, and half of that
+    window, stride        how long texts are read, in bytes (`SlidingContext`); default: a run's
+                          context in training, all that a converted model can hold; half of that
     device                where the model computes; default: the CPU
     mode, beam, epsilon   how a model over tokens is read as bytes (`bytelm.convert`)
     start                 ids of a converted model that stand before every text; default: what its
@@ -200,14 +206,14 @@ def load(
     options = {
         "window": window,
         "stride": stride,
-        "device": device,
+        "device": None if device is None else _device(device),
         "mode": mode,
         "beam": beam,
         "epsilon": epsilon,
         "start": start,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    allowed = [name for name in inspect.signature(loader.load).parameters if name != "path"]
+    allowed = _options(loader)
     for name in given:
         if name not in allowed:
             raise BytelmError(
@@ -215,6 +221,27 @@ def load(
                 f"{', '.join(allowed) or 'no options'}"
             )
     return loader.load(path, **given)
+
+
+def options_of(path: str | Path) -> list[str]:
+    """Names of the options that `load` takes for the model at `path`."""
+    return _options(_loader_of(Path(path)))
+
+
+def _options(loader: Loader) -> list[str]:
+    first, *options = inspect.signature(loader.load).parameters
+    return options
+
+
+def _device(name: Device) -> torch.device:
+    """The device; `BytelmError` for a name torch does not know or a GPU that is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BytelmError(f"device must be cpu, cuda, cuda:1 or similar, not {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BytelmError(f"device {name}: torch finds no CUDA device here")
+    return device
 
 
 def _loader_of(path: Path) -> Loader:
@@ -281,6 +308,15 @@ def _arguments(kind: type, stored: Description) -> dict[str, Any]:
     """What the constructor takes besides config and vocabulary, as it was stored."""
     names = inspect.signature(kind).parameters
     return {name: value for name, value in stored.arguments.items() if name in names}
+
+
+def _windowed(lm: ByteConverter, *, window: int | None, stride: int | None) -> ByteLM:
+    """The converted model, with its context bounded if a window is given."""
+    from bytelm.exact.windowed import Windowed
+
+    if window is None and stride is not None:
+        raise BytelmError("stride is how far a window moves: give a window, too")
+    return lm if window is None else Windowed(lm, window=window, stride=stride)
 
 
 def _window(stored: Description) -> int:

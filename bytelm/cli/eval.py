@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bytelm.cli.common import How, Model, MoreModels, Threads, Weights, open_model
+from bytelm.cli.common import Model, ModelOptions, open_model, with_model_options
 from bytelm.cli.output import print_json
 from bytelm.errors import BytelmError
 
@@ -19,25 +19,17 @@ def register(app: typer.Typer) -> None:
     app.command("eval")(evaluate)
 
 
+@with_model_options
 def evaluate(
     model: Model,
     data: Annotated[
         list[str],
         typer.Argument(help="Files, folders, patterns, archives, JSON lines, built corpora."),
     ],
-    more: MoreModels = None,
-    how: How = "bayes",
-    weights: Weights = None,
-    window: Annotated[
-        int | None, typer.Option(min=1, help="Bytes of context; default: as in training.")
-    ] = None,
-    stride: Annotated[
-        int | None, typer.Option(min=1, help="Bytes dropped when the window is full.")
-    ] = None,
-    tokenized: Annotated[
+    canonical_tokens: Annotated[
         bool,
         typer.Option(
-            "--tokenized",
+            "--canonical-tokens",
             help="Of a run over tokens: the code length of the tokens its tokenizer writes (fast; "
             "the exact byte distribution adds the other spellings and needs less).",
         ),
@@ -51,13 +43,14 @@ def evaluate(
     raw: Annotated[
         bool, typer.Option("--raw", help="Take archives and records as they stand, too.")
     ] = False,
-    threads: Threads = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Bits per byte of MODEL on DATA, beside gzip, xz, zstd and ppmd on the same bytes.
 
     A run over tokens (a recipe with data.tokenizer) is read as its exact byte distribution, one
-    model row a byte; --tokenized is quicker and scores its canonical tokens alone.
+    model row per byte; --canonical-tokens is quicker and scores the tokens its tokenizer writes.
     """
     from bytelm.evaluate.bits import evaluate_bits
     from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
@@ -65,18 +58,18 @@ def evaluate(
     from bytelm.evaluate.report import table
 
     documents = read_documents(data, field=field, raw=raw)
-    lm = open_model(model, more, how, weights, threads, window, stride)
-    result = evaluate_bits(_tokens(lm, model) if tokenized else lm, documents)
+    lm = open_model(model, options)
+    result = evaluate_bits(_tokens(lm, model) if canonical_tokens else lm, documents)
     joined = b"".join(documents)
     figures = compressed_bits_per_byte(joined)
     training = b"".join(read_documents([primed], field=field, raw=raw)) if primed else b""
     primed_figures = primed_bits_per_byte(joined, training) if training else {}
     if json:
         named = {f"{name}_primed": figure for name, figure in primed_figures.items()}
-        scored = "canonical tokens" if tokenized else "bytes"
+        scored = "canonical tokens" if canonical_tokens else "bytes"
         print_json({**result.to_dict(), "scored": scored, **figures, **named})
     else:
-        name = f"{model}, canonical tokens" if tokenized else str(model)
+        name = f"{model}, canonical tokens" if canonical_tokens else str(model)
         print(table(result, name=name, compressors=figures, primed=primed_figures))
 
 
@@ -85,5 +78,5 @@ def _tokens(lm: "ByteLM", model: Path) -> "TokenScores":
     from bytelm.lm.subword import SubwordLM
 
     if not isinstance(lm, SubwordLM):
-        raise BytelmError(f"--tokenized is for runs with data.tokenizer; {model} is none")
+        raise BytelmError(f"--canonical-tokens is for runs with data.tokenizer; {model} is none")
     return lm.tokens

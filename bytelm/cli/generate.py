@@ -14,13 +14,12 @@ from typing import Annotated
 import typer
 
 from bytelm.cli.common import (
-    How,
     Model,
-    MoreModels,
+    ModelOptions,
     Threads,
-    Weights,
     open_model,
     read_bytes,
+    with_model_options,
 )
 from bytelm.cli.output import note, print_json
 from bytelm.errors import BytelmError, DataError
@@ -50,6 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command()(chunks)
 
 
+@with_model_options
 def generate(
     model: Model,
     prompt: Prompt = None,
@@ -63,15 +63,13 @@ def generate(
     utf8: Utf8 = False,
     stop: Stop = None,
     regex: Annotated[str | None, typer.Option(help="What is written must match this.")] = None,
-    more: MoreModels = None,
-    how: How = "bayes",
-    weights: Weights = None,
-    threads: Threads = None,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Write what follows a prompt: raw bytes on stdout, streamed, without the prompt."""
     from bytelm.lm.generate import generate as write
 
-    lm = open_model(model, more, how, weights, threads)
+    lm = open_model(model, options)
     pieces = write(
         lm,
         _prompt(prompt, prompt_file),
@@ -89,20 +87,19 @@ def generate(
     _write(pieces)
 
 
+@with_model_options
 def score(
     model: Model,
     file: Annotated[Path, typer.Argument(help="The file to score; - is stdin.")],
-    more: MoreModels = None,
-    how: How = "bayes",
-    weights: Weights = None,
-    threads: Threads = None,
     json: Json = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """The log probability of a file: in all, per byte, and where the model was surprised."""
     data = read_bytes(file)
     if not data:
         raise DataError(f"{file} is empty: there is nothing to score")
-    lm = open_model(model, more, how, weights, threads)
+    lm = open_model(model, options)
     scores = lm.score_with_end(data)
     bits = (-scores / math.log(2)).tolist()
     report = {
@@ -131,19 +128,18 @@ def score(
         print(f"  {bits[i]:7.2f} bits  offset {i}: {before} >>{ascii(data[i : i + 1])[2:-1]}<<")
 
 
+@with_model_options
 def next_bytes(
     model: Model,
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
     top: Annotated[int, typer.Option(min=1, max=257, help="How many outcomes.")] = 10,
-    more: MoreModels = None,
-    how: How = "bayes",
-    weights: Weights = None,
-    threads: Threads = None,
     json: Json = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """The most probable next bytes after a prompt."""
-    lm = open_model(model, more, how, weights, threads)
+    lm = open_model(model, options)
     logprobs = lm.start(_prompt(prompt, prompt_file)).logprobs().double()
     best = logprobs.sort(descending=True, stable=True)
     outcomes = best.indices[:top].tolist()
@@ -156,6 +152,7 @@ def next_bytes(
         print(f"{float(logprobs[outcome].exp()):10.6f}  {outcome:3d}  {label}")
 
 
+@with_model_options
 def infill(
     model: Model,
     prefix_file: Annotated[Path, typer.Option(help="What stands before the gap.")],
@@ -171,15 +168,13 @@ def infill(
     candidates: Annotated[
         int, typer.Option(min=1, help="Middles to compare; for models not trained to infill.")
     ] = 64,
-    more: MoreModels = None,
-    how: How = "bayes",
-    weights: Weights = None,
-    threads: Threads = None,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Write what belongs between two texts: raw bytes on stdout, the middle alone."""
     from bytelm.lm.infill import infill as fill
 
-    lm = open_model(model, more, how, weights, threads)
+    lm = open_model(model, options)
     middle = fill(
         lm,
         prefix=read_bytes(prefix_file),
@@ -213,7 +208,7 @@ def chunks(
     data = read_bytes(file)[:max_bytes]
     if not data:
         raise DataError(f"{file} is empty: there is nothing to cut")
-    lm = open_model(run, threads=threads)
+    lm = open_model(run, ModelOptions(threads=threads))
     if not isinstance(lm, NativeLM):
         raise BytelmError(f"{run} is not a run over bytes: only native hierarchical models cut")
     stages = [stage.tolist() for stage in lm.chunk_boundaries(data)]

@@ -10,6 +10,7 @@ import pytest
 from bytelm.cli.app import run as command_line
 from bytelm.lm.generate import generate
 from bytelm.loading import load
+from tests.exact import test_huggingface as models
 from tests.lm import subwords
 from tests.lm.contract import hnet, transformer
 from tests.lm.runs import save_run
@@ -113,9 +114,44 @@ def test_chunks_show_where_the_model_cuts(runs, bytelm, tmp_path):
     assert set(report["boundaries"][1]) <= set(report["boundaries"][0])
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A Hugging Face directory."""
+    folder = tmp_path_factory.mktemp("converted")
+    models.llama().save_pretrained(folder)
+    models.tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "canonical"},
+        {"mode": "all", "beam": 2, "epsilon": 0.0},
+        {"window": 9, "stride": 4, "device": "cpu"},
+    ],
+)
+def test_the_options_of_a_converted_model_reach_it(converted, runs, bytelm, options):
+    flags = [x for name, value in options.items() for x in (f"--{name}", value)]
+    (runs / "brief").write_bytes(b"It's a test, isn't it?")
+    report = json.loads(bytelm("score", converted, runs / "brief", *flags, "--json")[0])
+    lm = load(converted, **options)
+    assert report["logprob"] == pytest.approx(float(lm.score(b"It's a test, isn't it?").sum()))
+    assert (report["window"], report["stride"]) == (lm.window, lm.stride)
+
+
+def test_an_option_reaches_those_members_of_an_ensemble_that_take_it(converted, runs, bytelm):
+    members = ["next", runs / "flat", "--model", converted, "--prompt", "It"]
+    bytelm(*members, "--mode", "canonical")
+    _, err = bytelm("next", runs / "flat", "--model", runs / "hnet", "--beam", 3, status=2)
+    assert "--beam means nothing for any of these models" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["next", "{runs}/flat", "--mode", "all"], "mode is not an option"),
+        (["next", "{runs}/flat", "--device", "gpu"], "device must be cpu, cuda"),
         (["eval", "{runs}/missing", "{runs}/text"], "no model at"),
         (["eval", "{runs}/flat", "{runs}/missing"], "missing"),
         (["score", "{runs}/flat", "{runs}/missing"], "No such file"),
@@ -156,7 +192,7 @@ def test_a_subword_run_is_used_as_any_other_and_says_which_figure_it_gives(runs,
     exact = json.loads(out)
     assert exact["bits_per_byte"] == pytest.approx(lm.bits_per_byte(text))
     assert (exact["scored"], exact["window"]) == ("bytes", 63)
-    out, _ = bytelm("eval", runs / "subword", runs / "short", "--tokenized", "--json")
+    out, _ = bytelm("eval", runs / "subword", runs / "short", "--canonical-tokens", "--json")
     tokens = json.loads(out)
     assert tokens["scored"] == "canonical tokens"
     assert tokens["bits_per_byte"] > exact["bits_per_byte"]
@@ -164,7 +200,7 @@ def test_a_subword_run_is_used_as_any_other_and_says_which_figure_it_gives(runs,
     assert out
     bytelm("next", runs / "subword", "--prompt", "she se")
     bytelm("score", runs / "subword", runs / "short")
-    _, err = bytelm("eval", runs / "flat", runs / "short", "--tokenized", status=2)
+    _, err = bytelm("eval", runs / "flat", runs / "short", "--canonical-tokens", status=2)
     assert "data.tokenizer" in err
     _, err = bytelm("chunks", runs / "subword", runs / "short", status=2)
     assert "only native hierarchical models cut" in err

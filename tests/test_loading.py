@@ -50,9 +50,8 @@ def test_a_run_offers_the_symbols_it_was_trained_with(tmp_path):
 def test_an_option_that_means_nothing_for_a_path_is_an_error(run):
     with pytest.raises(BytelmError, match="mode is not an option of .*, which is a run over bytes"):
         load(run, mode="all")
-    (run / "model.gguf").write_bytes(b"")
-    with pytest.raises(BytelmError, match="window is not an option of .*a .gguf file: it takes"):
-        load(run / "model.gguf", window=8)
+    with pytest.raises(BytelmError, match="beam is .*: it takes window, stride, device"):
+        load(run, window=8, beam=3)
 
 
 def test_what_a_model_was_made_with_is_stored_and_given_back(tmp_path):
