@@ -51,6 +51,8 @@ class ConvertedState(BatchState):
     gave up (P <= lower + dropped), and `branches`, the number of live hypotheses a row.
     """
 
+    _lm: ByteConverter
+
     def __init__(
         self, lm: ByteConverter, rows: Sequence[Row], offsets: Sequence[tuple[float, float]]
     ):
@@ -102,6 +104,14 @@ class ConvertedState(BatchState):
         chosen = [int(i) for i in rows]
         return ConvertedState(
             self._lm, [self._rows[i] for i in chosen], [self._offsets[i] for i in chosen]
+        )
+
+    def join(self, others: Sequence[BatchState]) -> ConvertedState:
+        parts = self._with(others)
+        return ConvertedState(
+            self._lm,
+            [row for part in parts for row in part._rows],
+            [offset for part in parts for offset in part._offsets],
         )
 
     def replace(self, rows: Sequence[int], part: ConvertedState) -> ConvertedState:

@@ -36,6 +36,8 @@ class _Row:
 class WindowedState(BatchState):
     """Rows over one converted state, each in its own window."""
 
+    _lm: Windowed
+
     def __init__(self, lm: Windowed, rows: Sequence[_Row], inner: ConvertedState):
         self._lm, self._rows, self._inner = lm, tuple(rows), inner
 
@@ -84,6 +86,11 @@ class WindowedState(BatchState):
     def select(self, rows: Sequence[int] | Tensor) -> WindowedState:
         chosen = [int(i) for i in rows]
         return WindowedState(self._lm, [self._rows[i] for i in chosen], self._inner.select(chosen))
+
+    def join(self, others: Sequence[BatchState]) -> WindowedState:
+        parts = self._with(others)
+        inner = self._inner.join([part._inner for part in parts[1:]])
+        return WindowedState(self._lm, [row for part in parts for row in part._rows], inner)
 
 
 class Windowed(ByteLM):

@@ -178,6 +178,8 @@ class _Row:
 class EnsembleState(BatchState):
     """The members' states over the same bytes."""
 
+    _lm: Ensemble
+
     def __init__(self, lm: Ensemble, members: tuple[BatchState, ...], rows: tuple[_Row, ...]):
         self._lm, self.members, self._rows = lm, members, rows
         self._combined: Tensor | None = None
@@ -262,3 +264,9 @@ class EnsembleState(BatchState):
         index = torch.as_tensor(rows, dtype=torch.long)
         members = tuple(state.select(index) for state in self.members)
         return EnsembleState(self._lm, members, tuple(self._rows[b] for b in index.tolist()))
+
+    def join(self, others: Sequence[BatchState]) -> EnsembleState:
+        parts = self._with(others)
+        states = zip(*(part.members for part in parts), strict=True)
+        members = tuple(first.join(more) for first, *more in states)
+        return EnsembleState(self._lm, members, tuple(r for part in parts for r in part._rows))

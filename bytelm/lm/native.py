@@ -228,6 +228,8 @@ def _outcomes(logits: Tensor) -> Tensor:
 class NativeState(BatchState):
     """Rows at different lengths over one batched model state."""
 
+    _lm: NativeLM
+
     def __init__(self, lm: NativeLM, rows: tuple[_Row, ...], state: Any, logprobs_BO: Tensor):
         self._lm, self._rows, self._state, self._logprobs = lm, rows, state, logprobs_BO
 
@@ -269,6 +271,12 @@ class NativeState(BatchState):
         kept = tuple(self._rows[b] for b in index.tolist())
         place = index.to(self._logprobs.device)
         return NativeState(self._lm, kept, self._state.select(place), self._logprobs[place])
+
+    def join(self, others: Sequence[BatchState]) -> NativeState:
+        parts = self._with(others)
+        rows = tuple(row for part in parts for row in part._rows)
+        state = self._state.join([part._state for part in parts[1:]])
+        return NativeState(self._lm, rows, state, torch.cat([part._logprobs for part in parts]))
 
 
 def _put(

@@ -135,6 +135,8 @@ class _Row:
 class NgramState(BatchState):
     """Rows of a few bytes each: an n-gram model forgets the rest."""
 
+    _lm: NgramLM
+
     def __init__(self, lm: NgramLM, rows: tuple[_Row, ...]):
         self._lm, self._rows = lm, rows
 
@@ -164,3 +166,6 @@ class NgramState(BatchState):
 
     def select(self, rows: Sequence[int] | Tensor) -> NgramState:
         return NgramState(self._lm, tuple(self._rows[int(b)] for b in rows))
+
+    def join(self, others: Sequence[BatchState]) -> NgramState:
+        return NgramState(self._lm, tuple(r for part in self._with(others) for r in part._rows))

@@ -5,8 +5,8 @@ infilling, scoring, compression, evaluation and serving are written against it, 
 
 `ByteLM` is a template method: its public methods check texts and contexts once and call the hooks
 `_start` and `_score` of an implementation. The state is batched, with rows at different lengths;
-the single-row `ByteState` is a thin view of a batch of one. States are immutable: `feed` and
-`select` return new states and leave the old one valid.
+the single-row `ByteState` is a thin view of a batch of one. States are immutable: `feed`,
+`select` and `join` return new states and leave the old ones valid.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ ContextLike = bytes | Sequence[bytes | str] | None
 
 class BatchState(ABC):
     """Several independent texts, one per row. Immutable: no method changes it."""
+
+    _lm: ByteLM  # whose state it is
 
     @property
     @abstractmethod
@@ -55,6 +58,22 @@ class BatchState(ABC):
     @abstractmethod
     def select(self, rows: Sequence[int] | Tensor) -> BatchState:
         """The state of the given rows, in that order; repeats fork a row."""
+
+    @abstractmethod
+    def join(self, others: Sequence[BatchState]) -> BatchState:
+        """The rows of this state, then those of the others, whatever their lengths.
+
+        `BytelmError` unless all are states of the same `ByteLM`.
+        """
+
+    def _with(self, others: Sequence[BatchState]) -> list[Self]:
+        """This state and the others, which must be of the same model: what `join` joins."""
+        parts = [self]
+        for other in others:
+            if not isinstance(other, type(self)) or other._lm is not self._lm:
+                raise BytelmError("only states of the same model can be joined")
+            parts.append(other)
+        return parts
 
 
 class ByteState:

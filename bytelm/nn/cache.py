@@ -1,4 +1,4 @@
-"""`KVCache`: keys and values of the past, as an immutable value over append-only storage.
+"""`KVCache`: keys and values of the past, immutable over append-only storage.
 
 Appending writes behind the last position in place and returns a new cache that says "one longer";
 the old cache stays valid because it never looks further than its own length. Only when somebody
@@ -7,6 +7,7 @@ own, so batched decoding may append to some rows only, and `view`/`scatter` let 
 work on a few rows without copying the others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -26,6 +27,15 @@ class _Storage:
 
     def __init__(self, keys: Tensor, values: Tensor, filled: Tensor):
         self.keys, self.values, self.filled = keys, values, filled
+
+    @classmethod
+    def zeros(cls, like: Self, rows: int, capacity: int) -> Self:
+        """Room for at least `capacity` positions in each row, with the heads and type of `like`."""
+        capacity = -(-capacity // _GROWTH) * _GROWTH
+        shape = (rows, like.keys.shape[1], capacity, like.keys.shape[3])
+        return cls(
+            like.keys.new_zeros(shape), like.values.new_zeros(shape), like.filled.new_zeros(rows)
+        )
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,18 @@ class KVCache(State):
         whole.storage.filled[:] = lengths
         return type(self)(whole.storage, whole.rows, lengths)
 
+    def join(self, others: Sequence[Self]) -> Self:
+        caches = [self, *others]
+        lengths = torch.cat([cache.lengths for cache in caches])
+        storage = _Storage.zeros(self.storage, len(lengths), int(lengths.max()) + 1)
+        storage.filled[:] = lengths
+        at = 0
+        for cache in caches:
+            keys, values = cache.read()
+            place = slice(at, at := at + len(cache.rows)), slice(None), slice(keys.shape[2])
+            storage.keys[place], storage.values[place] = keys, values
+        return type(self)(storage, torch.arange(at, device=lengths.device), lengths)
+
     def _whole(self) -> bool:
         count = self.storage.keys.shape[0]
         return len(self.rows) == count and bool(
@@ -121,11 +143,10 @@ class KVCache(State):
     def _copied(self, capacity: int) -> Self:
         """The same rows on storage of their own with room for `capacity` positions."""
         old = self.storage
-        capacity = -(-capacity // _GROWTH) * _GROWTH
         kept = min(int(self.lengths.max()), old.keys.shape[2])
-        shape = (len(self.rows), old.keys.shape[1], capacity, old.keys.shape[3])
-        keys, values = old.keys.new_zeros(shape), old.values.new_zeros(shape)
-        keys[:, :, :kept] = old.keys[self.rows, :, :kept]
-        values[:, :, :kept] = old.values[self.rows, :, :kept]
+        new = _Storage.zeros(old, len(self.rows), capacity)
+        new.keys[:, :, :kept] = old.keys[self.rows, :, :kept]
+        new.values[:, :, :kept] = old.values[self.rows, :, :kept]
+        new.filled[:] = self.lengths
         rows = torch.arange(len(self.rows), device=self.rows.device)
-        return type(self)(_Storage(keys, values, self.lengths.clone()), rows, self.lengths)
+        return type(self)(new, rows, self.lengths)

@@ -1,14 +1,17 @@
-"""Decode states as values: a tree of dataclasses that can be selected, viewed and merged by row.
+"""Immutable decode states: a tree of dataclasses whose rows can be selected, put back and joined.
 
-A model's state nests its layers' states. Three operations on rows are all that decoding needs, and
+A model's state nests its layers' states. Four operations on rows are all that decoding needs, and
 they recurse over the fields, so no model writes them again: `select` (a copy of some rows, for
-beams and finished rows), `view` (some rows, to be worked on and put back) and `scatter` (put them
-back). In H-Net the inner network works on a `view` of the rows that start a chunk.
+beams and finished rows), `view` (some rows, to be worked on and put back), `scatter` (put them
+back) and `join` (the rows of several states, for rows that enter a running batch). In H-Net the
+inner network works on a `view` of the rows that start a chunk.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 
@@ -25,11 +28,19 @@ class State:
         return self._map(lambda leaf: leaf.view(rows), lambda t: t.index_select(0, rows))
 
     def scatter(self, rows: Tensor, part: Self) -> Self:
-        """This state with `rows` replaced by those of `part`, a descendant of `view(rows)`."""
+        """This state with `rows` replaced by those of `part`: a descendant of `view(rows)`, or any
+        state of the same model with that many rows."""
         values = {
             f.name: _scatter(getattr(self, f.name), rows, getattr(part, f.name))
             for f in fields(self)
         }
+        return type(self)(**values)
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """The rows of this state, then those of the others, all of one model. What is written to
+        the joined state is not seen by its parts."""
+        parts = [self, *others]
+        values = {f.name: _join([getattr(p, f.name) for p in parts]) for f in fields(self)}
         return type(self)(**values)
 
     def _map(self, on_state: Any, on_tensor: Any) -> Self:
@@ -49,3 +60,12 @@ def _scatter(old: Any, rows: Tensor, new: Any) -> Any:
     if isinstance(old, tuple):
         return tuple(_scatter(o, rows, n) for o, n in zip(old, new, strict=True))
     return old.index_copy(0, rows, new)
+
+
+def _join(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, State):
+        return first.join(values[1:])
+    if isinstance(first, tuple):
+        return tuple(_join(list(parts)) for parts in zip(*values, strict=True))
+    return torch.cat(values)

@@ -140,6 +140,49 @@ def test_selecting_forks_and_reorders_rows(case, lm, data):
 
 @few
 @given(data=st.data())
+def test_rows_that_join_at_different_times_are_what_they_would_be_alone(case, lm, data):
+    texts = [data.draw(case.texts) for _ in range(5)]
+    more = [data.draw(case.texts) for _ in range(5)]
+    batch = lm.start_batch(texts[:2]).feed(more[:2])
+    late, last = lm.start_batch(texts[2:4]), lm.start_batch(texts[4:])
+    before = [part.logprobs().clone() for part in (batch, late, last)]
+    joined = batch.join([late, last])
+    assert joined.rows == 5
+    assert_close(case, joined.logprobs(), torch.cat(before))
+    whole = joined.feed([b"", b"", *more[2:]])
+    expected = lm.start_batch([text + piece for text, piece in zip(texts, more, strict=True)])
+    assert_close(case, whole.logprobs(), expected.logprobs())
+    assert_close(case, whole.logprob, expected.logprob)
+    kept = whole.select([4, 1, 2]).feed([texts[0], b"", texts[1]])
+    ends = [texts[4] + more[4] + texts[0], texts[1] + more[1], texts[2] + more[2] + texts[1]]
+    assert_close(case, kept.logprobs(), lm.start_batch(ends).logprobs())
+    for part, old in zip((batch, late, last), before, strict=True):
+        assert torch.equal(part.logprobs(), old), "feeding the whole leaves its parts as they were"
+
+
+@few
+@given(data=st.data())
+def test_forks_can_be_joined_and_fed_apart(case, lm, data):
+    text, left, right = (data.draw(case.texts) for _ in range(3))
+    state = lm.start_batch([text])
+    fork = state.feed([left])
+    joined = state.join([fork, state])
+    later = state.feed([right])  # a third continuation of what the joined rows came from
+    fed = joined.feed([left, right, right])
+    expected = lm.start_batch([text + left, text + left + right, text + right])
+    assert_close(case, fed.logprobs(), expected.logprobs())
+    assert_close(case, fed.logprob, expected.logprob)
+    assert_close(case, later.logprobs()[0], fed.logprobs()[2])
+    assert_close(case, fork.feed([right]).logprobs()[0], fed.logprobs()[1])
+
+
+def test_states_of_different_models_are_not_joined(case, lm):
+    with pytest.raises(BytelmError, match="same model"):
+        lm.start_batch([b""]).join([ngram().start_batch([b""])])
+
+
+@few
+@given(data=st.data())
 def test_conditional_scores_add_up_over_any_cut(case, lm, data):
     x, y = data.draw(case.texts), data.draw(case.texts)
     whole, left = lm.score(x + y).sum(), lm.score(x).sum()
