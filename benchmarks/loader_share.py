@@ -22,8 +22,8 @@ import torch
 
 from benchmarks import common
 from bytelm.data import Batch, BatchStream, Corpus, Windows
-from bytelm.training.build import as_recipe, build
-from bytelm.training.data import TrainingData
+from bytelm.training.build import as_recipe, build_model, build_objective
+from bytelm.training.data import Corpora, TrainingData
 from bytelm.training.distributed import Ranks
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.step import forward_backward
@@ -36,15 +36,25 @@ LENGTH = 8192
 def share_of_a_step(name: str, *, steps: int, dtype: str) -> dict[str, object]:
     """CPU milliseconds of a step of a recipe and of getting its batch, after three to warm up."""
     recipe = as_recipe(name)
-    batches = TrainingData(recipe, rank=0, world=1).batches()
-    model = build(recipe).train()
+    corpora = Corpora(recipe.data)
+    objective = build_objective(recipe, corpora)
+    settings = {"data": recipe.data, "train": recipe.train, "seed": recipe.seed}
+    batches = TrainingData(corpora, objective, **settings).batches()
+    model = build_model(recipe, objective).train()
     optimizers = Optimizers(model, recipe.optimizer, muon_dtype=torch.bfloat16)
     ranks, loading, whole = Ranks(torch.device("cpu")), 0.0, 0.0
     for step in range(steps + 3):
         began = time.process_time()
         batch, _ = next(batches)
         loaded = time.process_time()
-        forward_backward(model, batch, parts=recipe.train.accumulate, dtype=dtype, ranks=ranks)
+        forward_backward(
+            model,
+            batch,
+            objective=objective,
+            parts=recipe.train.accumulate,
+            dtype=dtype,
+            ranks=ranks,
+        )
         optimizers.step(1.0)
         if step >= 3:
             loading += loaded - began

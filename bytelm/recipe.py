@@ -4,44 +4,50 @@ Read from `models/NAME.toml`, changed by `section.key=value`, written whole into
 Choices a reader may question: sections whose meaning depends on a `kind` are one class per kind, so
 that a setting of another kind cannot be written down at all; a setting without effect is an error
 (never ignored), except that an override which switches a `kind`, an `arch` or a feature off takes
-the file's dependent settings with it; the architecture's own settings are checked by the
-architecture's `Config`, and only then is torch imported.
+the file's dependent settings with it (`bytelm.recipe_overrides`). [model] and [objective] are
+checked by the `Config` of the class that the registry names. That imports torch, so it waits: for
+[model] until the model is asked for, for [objective] only while it says nothing at all.
 """
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from bytelm.errors import RecipeError, unknown_name
+from bytelm.errors import BytelmError, RecipeError, unknown_name
+from bytelm.recipe_overrides import apply_overrides, ineffective
 from bytelm.recipe_sections import (
     KINDS,
-    WSD,
-    AdamW,
-    Causal,
-    Constant,
-    Cosine,
+    AdamWSettings,
+    ConstantSettings,
+    CosineSettings,
     Count,
-    Data,
-    Evaluate,
-    FillInTheMiddle,
-    Log,
-    Model,
-    Muon,
-    Section,
-    Train,
+    DataSettings,
+    EvaluateSettings,
+    LogSettings,
+    ModelSettings,
+    MuonSettings,
+    ObjectiveSettings,
+    Settings,
+    TrainSettings,
+    WSDSettings,
     kind_of,
 )
+from bytelm.registry import ARCHITECTURES, OBJECTIVES
 
 if TYPE_CHECKING:
     from bytelm.arch.base import ArchConfig, ByteModel
+    from bytelm.objectives import Objective, ObjectiveConfig
 
 
-class Recipe(Section):
+C = TypeVar("C", bound=BaseModel)
+
+
+class Recipe(Settings):
     """The whole tree. Frozen; `override` makes a changed copy.
 
     >>> recipe = Recipe.from_dict({
@@ -52,14 +58,16 @@ class Recipe(Section):
 
     name: str = "run"
     seed: Count = 0
-    model: Model
-    data: Data
-    objective: Annotated[Causal | FillInTheMiddle, Field(discriminator="kind")]
-    optimizer: Annotated[Muon | AdamW, Field(discriminator="kind")]
-    schedule: Annotated[WSD | Cosine | Constant, Field(discriminator="kind")]
-    train: Train
-    evaluate: Evaluate = Evaluate()
-    log: Log = Log()
+    model: ModelSettings
+    data: DataSettings
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimizer: Annotated[MuonSettings | AdamWSettings, Field(discriminator="kind")]
+    schedule: Annotated[
+        WSDSettings | CosineSettings | ConstantSettings, Field(discriminator="kind")
+    ]
+    train: TrainSettings
+    evaluate: EvaluateSettings = EvaluateSettings()
+    log: LogSettings = LogSettings()
 
     @classmethod
     def load(cls, name: str | Path, *, overrides: Sequence[str] = ()) -> "Recipe":
@@ -78,14 +86,22 @@ class Recipe(Section):
         for section, kinds in KINDS.items():
             if isinstance(tree.setdefault(section, {}), dict):
                 tree[section].setdefault("kind", kind_of(kinds[0]))
-        changes = dict(_parse_override(text) for text in overrides)
-        _apply(tree, changes)
+        apply_overrides(tree, overrides)
+        _over_tokens(tree)
+        recipe = cls._validated(tree)
+        recipe._check()
+        if recipe.objective != ObjectiveSettings() or recipe.data.curriculum:
+            recipe._check_objective()
+            defaults = recipe.objective_config.model_dump(mode="json", exclude_none=True)
+            recipe = cls._validated({**tree, "objective": {**tree["objective"], **defaults}})
+        return recipe
+
+    @classmethod
+    def _validated(cls, tree: Mapping[str, Any]) -> "Recipe":
         try:
-            recipe = cls.model_validate(tree)
+            return cls.model_validate(tree)
         except ValidationError as error:
             raise RecipeError(_explain(error)) from None
-        recipe._check()
-        return recipe
 
     def override(self, overrides: Sequence[str]) -> "Recipe":
         """A copy with `section.key=value` changes."""
@@ -94,7 +110,7 @@ class Recipe(Section):
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, defaults included, settings without effect left out."""
         tree = self.model_dump(exclude_none=True)
-        for key, _, _ in list(_ineffective(tree)):
+        for key, _, _ in list(ineffective(tree)):
             section, _, field = key.partition(".")
             del tree[section][field]
         return tree
@@ -108,22 +124,36 @@ class Recipe(Section):
     @cached_property
     def architecture(self) -> "type[ByteModel]":
         """The `ByteModel` class of `model.arch` (imports torch)."""
-        from bytelm.errors import BytelmError
-        from bytelm.registry import architecture
-
         try:
-            return architecture(self.model.arch)
+            return ARCHITECTURES.get(self.model.arch)
         except BytelmError as error:
             raise RecipeError(f"model.arch: {error}") from None
 
     @cached_property
     def arch_config(self) -> "ArchConfig":
         """The architecture's own validated config (imports torch)."""
+        return _configure("model", self.architecture.Config, self.model.settings)
+
+    @cached_property
+    def objective_class(self) -> "type[Objective]":
+        """The `Objective` class of `objective.kind` (imports torch)."""
         try:
-            return self.architecture.Config(**self.model.settings)
-        except ValidationError as error:
-            fields = self.architecture.Config.model_fields
-            raise RecipeError(_explain(error, prefix=("model",), allowed=fields)) from None
+            return OBJECTIVES.get(self.objective.kind)
+        except BytelmError as error:
+            raise RecipeError(f"objective.kind: {error}") from None
+
+    @cached_property
+    def objective_config(self) -> "ObjectiveConfig":
+        """The objective's own validated config (imports torch)."""
+        config, settings = self.objective_class.Config, self.objective.settings
+        for field in settings:
+            users = [] if field in config.model_fields else _users(field)
+            if users:
+                raise RecipeError(
+                    f"objective.{field} has no effect: objective.kind is {self.objective.kind!r}, "
+                    f"and only {' and '.join(users)} uses it. Remove it or change objective.kind"
+                )
+        return _configure("objective", config, settings)
 
     def _check(self) -> None:
         """What no single field can see."""
@@ -148,23 +178,47 @@ class Recipe(Section):
                 f"data.weights has {len(data.weights)} numbers for {len(data.train)} paths in "
                 "data.train: give one each"
             )
-        if data.tokenizer is not None and (self.objective.kind != "causal" or data.curriculum):
-            raise RecipeError(
-                "data.tokenizer needs objective.kind 'causal' and no data.curriculum: infilling "
-                "markers and the rows of a curriculum are defined over bytes"
-            )
         self._check_curriculum()
+
+    def _check_objective(self) -> None:
+        """What the objective says it can work with."""
+        data, kind, chosen = self.data, self.objective_class, self.objective.kind
+        if data.tokenizer is not None and (kind.reads != "tokens" or data.curriculum):
+            raise RecipeError(
+                "data.tokenizer needs objective.kind 'tokens' (the default beside it) and no "
+                f"data.curriculum: {chosen!r} and the rows of a curriculum are defined over bytes"
+                if kind.reads != "tokens"
+                else "data.tokenizer needs a recipe without data.curriculum: the rows of a "
+                "curriculum are defined over bytes"
+            )
+        if data.tokenizer is None and kind.reads == "tokens":
+            raise RecipeError(
+                f"objective.kind {chosen!r} predicts the ids of a tokenizer: name one with "
+                "data.tokenizer, such as tokenizers/binary-16k"
+            )
+        if data.curriculum and not kind.curriculum:
+            able = " or ".join(
+                repr(name) for name in OBJECTIVES.built_in if OBJECTIVES.get(name).curriculum
+            )
+            raise RecipeError(
+                f"data.curriculum cuts rows into shorter ones, so it needs objective.kind {able}, "
+                f"not {chosen!r}"
+            )
+        if data.policy not in kind.policies:
+            raise RecipeError(
+                f"objective.kind {chosen!r} needs data.policy = "
+                f"{' or '.join(map(repr, kind.policies))}, not {data.policy!r}"
+            )
 
     def _check_curriculum(self) -> None:
         """A curriculum cuts windows of the final length into equal parts."""
         data, final = self.data, self.train.context_bytes
         if data.curriculum is None:
             return
-        if self.objective.kind != "causal" or data.policy == "bucket":
+        if data.policy == "bucket":
             raise RecipeError(
-                "data.curriculum cuts rows into shorter ones, so it needs objective.kind 'causal' "
-                f"and a data.policy other than 'bucket', not {self.objective.kind!r} and "
-                f"{data.policy!r}"
+                "data.curriculum cuts rows into shorter ones, so it needs a data.policy other than "
+                "'bucket', whose rows differ in width"
             )
         unit = data.record_size or 1
         lengths = [int(length) for _, length in data.curriculum]
@@ -196,90 +250,33 @@ def recipe_folders() -> list[Path]:
     return [Path("models"), package.parent / "models", package / "_recipes"]
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
-    """`section.key=value` -> (key, value): the value in TOML syntax, or a bare string."""
-    key, equals, value = text.partition("=")
-    key, value = key.strip(), value.strip()
-    if not equals or not key:
-        raise RecipeError(
-            f"an override is section.key=value, for example train.steps=100; got {text!r}"
-        )
+def _over_tokens(tree: dict[str, Any]) -> None:
+    """Say `tokens` where a recipe with data.tokenizer says nothing, or `causal`, which was its name
+    too before they had one each."""
+    objective, data = tree.setdefault("objective", {}), tree.get("data")
+    if isinstance(data, dict) and data.get("tokenizer") and objective in ({}, {"kind": "causal"}):
+        tree["objective"] = {"kind": "tokens"}
+
+
+def _configure(section: str, config: type[C], settings: Mapping[str, Any]) -> C:
+    """The validated config of a section whose fields belong to a registered class."""
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value
+        return config(**settings)
+    except ValidationError as error:
+        message = _explain(error, prefix=(section,), allowed=config.model_fields)
+        raise RecipeError(message) from None
 
 
-def _apply(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Write the overrides into the tree, then drop or refuse what has no effect any more."""
-    new_arch = changes.get("model.arch")
-    if isinstance(tree.get("model"), dict) and new_arch not in (None, tree["model"].get("arch")):
-        tree["model"] = {}
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise RecipeError(f"{key}: {part!r} is a value, not a section")
-        node[last] = value
-    for key, switch, reason in list(_ineffective(tree)):
-        if key in changes or switch not in changes:
-            raise RecipeError(f"{key} has no effect: {reason}. Remove it or change {switch}")
-        section, _, field = key.partition(".")
-        del tree[section][field]
-
-
-def _ineffective(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(setting, the switch that disables it, why) for each setting present without effect."""
-    sections = {name: value for name, value in tree.items() if isinstance(value, dict)}
-    for section, kinds in KINDS.items():
-        given = sections.get(section, {})
-        users: dict[str, list[str]] = {}
-        for kind in kinds:
-            for field in kind.model_fields:
-                users.setdefault(field, []).append(kind_of(kind))
-        chosen = given.get("kind")
-        for field in given:
-            if chosen in users["kind"] and chosen not in users.get(field, users["kind"]):
-                only = " and ".join(users[field])
-                why = f"{section}.kind is {chosen!r}, and only {only} uses it"
-                yield f"{section}.{field}", f"{section}.kind", why
-    yield from _ineffective_switches(sections)
-
-
-def _ineffective_switches(
-    sections: Mapping[str, Mapping[str, Any]],
-) -> Iterator[tuple[str, str, str]]:
-    evaluate, train = sections.get("evaluate", {}), sections.get("train", {})
-    data = sections.get("data", {})
-    if not data.get("heldout"):
-        for field in evaluate:
-            if field in Evaluate.model_fields and evaluate[field]:
-                yield (
-                    f"evaluate.{field}",
-                    "data.heldout",
-                    "there are no data.heldout paths",
-                )
-    elif evaluate.get("every") == 0 and "bytes" in evaluate:
-        yield "evaluate.bytes", "evaluate.every", "evaluate.every is 0 (no periodic evaluation)"
-    if train.get("checkpoint_every") == 0 and "keep_last" in train:
-        yield "train.keep_last", "train.checkpoint_every", "train.checkpoint_every is 0"
-    if train.get("max_minutes") is None and "clock" in train:
-        yield "train.clock", "train.max_minutes", "train.max_minutes is not set"
-    log, steps = sections.get("log", {}), train.get("steps")
-    if "profile_steps" in log and steps is not None and log["profile_steps"][0] > steps:
-        yield "log.profile_steps", "train.steps", f"training ends at step {steps}"
-    if "record_size" in data and data.get("policy") != "record":
-        yield "data.record_size", "data.policy", "data.policy is not 'record'"
-    if "weights" in data and len(data.get("train", ())) == 1:
-        yield "data.weights", "data.train", "data.train is a single path"
+def _users(field: str) -> list[str]:
+    """The built-in objectives that have such a setting."""
+    kinds = OBJECTIVES.built_in
+    return [name for name in kinds if field in OBJECTIVES.get(name).Config.model_fields]
 
 
 def _explain(
     error: ValidationError, *, prefix: tuple[str, ...] = (), allowed: Iterable[str] = ()
 ) -> str:
-    """One line a wrong setting: which, what was given, what is allowed."""
+    """One line per wrong setting: which, what was given, what is allowed."""
     lines = []
     for item in error.errors():
         location = [*prefix, *(str(part) for part in item["loc"])]

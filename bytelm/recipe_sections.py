@@ -1,6 +1,8 @@
 """The sections of a recipe: one small validated class each, one per `kind` where kinds differ.
 
-A section forbids unknown fields, so a setting of another kind cannot be written down at all.
+A section forbids unknown fields, so a setting of another kind cannot be written down at all. The
+fields of [model] and [objective] are those of the class that the registry names, beside which it
+is validated; here these two sections only say which class that is.
 """
 
 from typing import Annotated, Any, Literal, get_args
@@ -19,7 +21,7 @@ def _is_curriculum(stages: list[list[float]]) -> list[list[float]]:
     if shares[0] != 0 or shares != sorted(set(shares)) or shares[-1] >= 1:
         raise ValueError("shares of training must ascend from 0.0 and stay below 1")
     if any(length < 1 or length != int(length) for _, length in stages):
-        raise ValueError("each stage is [share of training, bytes a row]")
+        raise ValueError("each stage is [share of training, bytes per row]")
     return stages
 
 
@@ -33,17 +35,20 @@ Trackers = Annotated[list[Literal["tensorboard", "wandb", "trackio"]], _one_or_m
 Range = Annotated[list[Count], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
 Stage = Annotated[list[int | float], Field(min_length=2, max_length=2)]
 Curriculum = Annotated[list[Stage], Field(min_length=1), AfterValidator(_is_curriculum)]
+Policy = Literal["concat", "pack", "document", "truncate", "bucket", "record"]
 
 
-class Section(BaseModel):
+class Settings(BaseModel):
+    """Base of every section: frozen, and an unknown field is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Model(Section):
+class ModelSettings(Settings):
     """`arch` and, beside it, the fields of that architecture's `Config`."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-    arch: str
+    arch: str = Field(description="name of the architecture in the registry")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -51,125 +56,152 @@ class Model(Section):
         return dict(self.model_extra or {})
 
 
-class Data(Section):
+class ObjectiveSettings(Settings):
+    """`kind` and, beside it, the fields of that objective's `Config`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    kind: str = Field("causal", description="name of the objective in the registry")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but `kind`."""
+        return dict(self.model_extra or {})
+
+
+class DataSettings(Settings):
     """What is trained and evaluated on: plain files, patterns of files, or corpus directories.
 
     Relative paths start from the current folder, or else from the folder of the bundled samples.
     """
 
-    train: Annotated[Paths, Field(min_length=1)]
-    heldout: Paths = []
-    policy: Literal["concat", "pack", "document", "bucket", "record"] = "concat"
-    record_size: AtLeastOne | None = None  # bytes, for policy "record"
-    weights: list[Positive] | None = None  # bytes drawn from each `train` path, in proportion
-    skip: Annotated[list[Range], Field(max_length=16)] = []  # [[first, last], ...] sample numbers
-    curriculum: Curriculum | None = None  # [[from share of training, bytes a row], ...]
-    tokenizer: str | None = None  # a folder of tokenizers/: the model reads its ids, not bytes
+    train: Annotated[Paths, Field(min_length=1)] = Field(description="paths and patterns")
+    heldout: Paths = Field([], description="paths and patterns that are never trained on")
+    policy: Policy = Field("concat", description="how documents become rows (data/windows.py)")
+    record_size: AtLeastOne | None = Field(None, description="bytes, for policy 'record'")
+    weights: list[Positive] | None = Field(
+        None, description="proportions in which rows are drawn from the paths in `train`"
+    )
+    skip: Annotated[list[Range], Field(max_length=16)] = Field(
+        [], description="[[first, last], ...] sample numbers to leave out"
+    )
+    curriculum: Curriculum | None = Field(
+        None, description="[[from share of training, bytes per row], ...]"
+    )
+    tokenizer: str | None = Field(
+        None, description="a folder of tokenizers/: the model reads its ids, not bytes"
+    )
+    workers: Count = Field(
+        0, description="processes that prepare batches in advance; 0 = the training process"
+    )
 
 
-class Causal(Section):
-    """Predict each byte from the ones before it."""
-
-    kind: Literal["causal"] = "causal"
-
-
-class FillInTheMiddle(Section):
-    """Causal over rearranged documents (Bavarian et al. 2022, arXiv:2207.14255)."""
-
-    kind: Literal["fim"]
-    rate: Fraction = 0.5  # share of pieces that are rearranged
-    spm_rate: Fraction = 0.5  # of those, share written suffix first
-    unit: Literal["byte", "codepoint"] = "byte"  # where a document may be cut
-    documents: AtLeastOne = 4  # pieces of a window that may be rearranged
-
-
-class AdamW(Section):
+class AdamWSettings(Settings):
     """AdamW for every parameter."""
 
     kind: Literal["adamw"]
-    lr: Positive = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    eps: Positive = 1e-8
-    clip: Annotated[float, Field(ge=0)] = 1.0  # largest gradient norm; 0 = no clipping
+    lr: Positive = Field(2e-3, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="decoupled, on matrices and tables only"
+    )
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
+        [0.9, 0.95], description="decay of the running mean of gradients and of their squares"
+    )
+    eps: Positive = Field(1e-8, description="added to the root of the squares")
+    clip: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="largest gradient norm; 0 = no clipping"
+    )
 
 
-class Muon(AdamW):
+class MuonSettings(AdamWSettings):
     """Muon for hidden matrices, AdamW (`lr`, `betas`, `eps`) for everything else."""
 
     kind: Literal["muon"]  # type: ignore[assignment]
-    muon_lr: Positive = 0.02
-    momentum: Fraction = 0.95
+    muon_lr: Positive = Field(0.02, description="peak learning rate of Muon")
+    momentum: Fraction = Field(0.95, description="of Muon")
 
 
-class Constant(Section):
+class ConstantSettings(Settings):
     """Warm up, then stay."""
 
     kind: Literal["constant"]
-    warmup: Annotated[int | float, Field(ge=0)] = 0.02  # integer: steps; fraction: share of all
+    warmup: Annotated[int | float, Field(ge=0)] = Field(
+        0.02, description="integer: steps; fraction: share of the whole training"
+    )
 
 
-class Cosine(Constant):
+class CosineSettings(ConstantSettings):
     """Warm up, then half a cosine down to `final` times the learning rate."""
 
     kind: Literal["cosine"]  # type: ignore[assignment]
-    final: Fraction = 0.1
+    final: Fraction = Field(0.1, description="learning rate at the end, as a share of the peak")
 
 
-class WSD(Cosine):
+class WSDSettings(CosineSettings):
     """Warm up, stay, then 1 - sqrt(x) down to `final` over the last `decay` share."""
 
     kind: Literal["wsd"]  # type: ignore[assignment]
-    decay: Fraction = 0.2
-    final: Fraction = 0.0
+    decay: Fraction = Field(0.2, description="share of training over which the rate falls")
+    final: Fraction = Field(0.0, description="learning rate at the end, as a share of the peak")
 
 
-class Train(Section):
+class TrainSettings(Settings):
     """How long, how much at a time, and on what. A run ends at whichever limit comes first."""
 
-    steps: AtLeastOne | None = None
-    max_minutes: Positive | None = None
-    clock: Literal["wall", "cpu"] = "wall"  # what max_minutes counts: time, or this process's CPU
-    batch_bytes: AtLeastOne = 8192  # bytes a step, over all ranks and micro-batches
-    context_bytes: AtLeastOne = 512  # bytes a window
-    accumulate: AtLeastOne = 1  # micro-batches a step
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    threads: Count = 0  # 0 = all cores
-    distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun
-    timeout_minutes: Positive = 5.0  # how long ranks wait for one another before they give up
-    checkpoint_every: Count = 500  # steps; 0 = only at the end
-    keep_last: AtLeastOne = 2
+    steps: AtLeastOne | None = Field(None, description="steps to train")
+    max_minutes: Positive | None = Field(None, description="minutes to train")
+    clock: Literal["wall", "cpu"] = Field(
+        "wall", description="what max_minutes counts: time, or this process's CPU time"
+    )
+    batch_bytes: AtLeastOne = Field(
+        8192, description="bytes per step, over all ranks and micro-batches"
+    )
+    context_bytes: AtLeastOne = Field(512, description="bytes per window")
+    accumulate: AtLeastOne = Field(1, description="micro-batches per step")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the matrix products; auto = what is faster here"
+    )
+    compile: bool = Field(False, description="torch.compile the model")
+    threads: Count = Field(0, description="CPU threads; 0 = all cores")
+    distributed: Literal["ddp", "fsdp"] = Field("ddp", description="how torchrun's ranks share")
+    timeout_minutes: Positive = Field(
+        5.0, description="how long ranks wait for one another before they give up"
+    )
+    checkpoint_every: Count = Field(500, description="steps; 0 = only at the end")
+    keep_last: AtLeastOne = Field(2, description="checkpoints kept")
 
     @property
     def batch_windows(self) -> int:
-        """Windows a step, over all ranks and micro-batches."""
+        """Windows per step, over all ranks and micro-batches."""
         return self.batch_bytes // self.context_bytes
 
 
-class Evaluate(Section):
-    """Held-out bits per byte while training, over a fixed prefix of the held-out bytes."""
+class EvaluateSettings(Settings):
+    """Held-out figures while training, over a fixed prefix of the held-out bytes."""
 
-    every: Count = 500  # steps; 0 = never
-    bytes: AtLeastOne = 65536
-    final: bool = True  # the whole held-out data at the end
+    every: Count = Field(500, description="steps; 0 = never")
+    bytes: AtLeastOne = Field(65536, description="size of that prefix")
+    final: bool = Field(True, description="whether the whole held-out data is judged at the end")
 
 
-class Log(Section):
+class LogSettings(Settings):
     """What goes into metrics.jsonl, and where else."""
 
-    every: AtLeastOne = 10  # steps between rows
-    telemetry: bool = True  # the model's own statistics and gradient norms by parameter kind
-    trackers: Trackers = []  # besides metrics.jsonl
-    profile_steps: Range | None = None  # [first, last] step to trace into profile/trace.json
+    every: AtLeastOne = Field(10, description="steps between rows")
+    telemetry: bool = Field(
+        True, description="the model's own statistics and gradient norms by parameter kind"
+    )
+    trackers: Trackers = Field([], description="where rows go besides metrics.jsonl")
+    profile_steps: Range | None = Field(
+        None, description="[first, last] step to trace into profile/trace.json"
+    )
 
 
-KINDS: dict[str, tuple[type[Section], ...]] = {
-    "objective": (Causal, FillInTheMiddle),
-    "optimizer": (Muon, AdamW),
-    "schedule": (WSD, Cosine, Constant),
+KINDS: dict[str, tuple[type[Settings], ...]] = {
+    "optimizer": (MuonSettings, AdamWSettings),
+    "schedule": (WSDSettings, CosineSettings, ConstantSettings),
 }
 
 
-def kind_of(section: type[Section]) -> str:
-    return get_args(section.model_fields["kind"].annotation)[0]
+def kind_of(settings: type[Settings]) -> str:
+    """The `kind` that chooses this class."""
+    return get_args(settings.model_fields["kind"].annotation)[0]

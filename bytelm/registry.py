@@ -76,7 +76,15 @@ ARCHITECTURES = Registry(
         "hnet": "bytelm.arch.hnet:HNet",
     },
 )
-OBJECTIVES = Registry("objective", "bytelm.objectives", {})
+OBJECTIVES = Registry(
+    "objective",
+    "bytelm.objectives",
+    {
+        "causal": "bytelm.objectives.causal:Causal",
+        "fim": "bytelm.objectives.fim:Fim",
+        "tokens": "bytelm.objectives.tokens:Tokens",
+    },
+)
 SOURCES = Registry(
     "source",
     "bytelm.sources",

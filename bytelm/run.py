@@ -303,6 +303,7 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab) -> None:
         )
     for tree in (begun, now):  # ranges to skip are added after a loss spike
         tree["data"].pop("skip")
+        tree["data"].pop("workers")  # who prepares a batch changes nothing in it
         if tree["data"].get("tokenizer"):  # its content was compared
             tree["data"]["tokenizer"] = "the same"
     changed = [key for key in sorted({*begun, *now} - set(_FREE)) if begun.get(key) != now.get(key)]
@@ -313,7 +314,7 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab) -> None:
         raise RecipeError(
             f"{run.path} was begun with other settings of {', '.join(changed)}: resume it with its "
             f"own recipe ({run.path / _RECIPE}), or start a new run. Only {', '.join(_FREE[1:])} "
-            "and data.skip may change"
+            "data.skip and data.workers may change"
         )
 
 

@@ -26,8 +26,9 @@ ALLOWED = {
     "arch": _BASE | {"data", "nn"},
     "objectives": _BASE | {"data", "tokenizer"},
     "registry": {"errors"},
-    "recipe": _BASE | {"registry", "arch", "recipe_sections"},
+    "recipe": _BASE | {"registry", "recipe_sections", "recipe_overrides"},
     "recipe_sections": _BASE,
+    "recipe_overrides": _BASE | {"recipe_sections"},
     "training": _BASE
     | {
         "data",

@@ -56,10 +56,11 @@ def train(
 def _report(run: Path) -> None:
     """The closing report on stdout; nothing without held-out data or with evaluate.final off."""
     from bytelm.recipe import Recipe
-    from bytelm.training.data import heldout_documents
+    from bytelm.training.data import Corpora, documents_of
 
     recipe = Recipe.load(run / "recipe.toml")
-    documents = heldout_documents(recipe)
+    corpus = Corpora(recipe.data).heldout
+    documents = [] if corpus is None else documents_of(corpus)
     if not documents or not recipe.evaluate.final:
         return
     from bytelm.lm.native import NativeLM

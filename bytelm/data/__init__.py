@@ -1,4 +1,4 @@
-"""From any bytes to batches: sources, the memory-mapped corpus, windows, objectives.
+"""From any bytes to batches: sources, the memory-mapped corpus, windows, batches.
 
 Names are fetched on first use: whoever only reads sources, as training a tokenizer does, need not
 wait for torch, which batches are made of.
@@ -13,10 +13,6 @@ _PUBLIC = {
     "Batch": "batch",
     "Corpus": "corpus",
     "Mixture": "mixture",
-    "OBJECTIVES": "objectives",
-    "Causal": "objectives",
-    "Fim": "objectives",
-    "Objective": "objectives",
     "Document": "sources",
     "Reading": "sources",
     "Source": "sources",
@@ -33,10 +29,6 @@ if TYPE_CHECKING:
     from bytelm.data.batch import Batch as Batch
     from bytelm.data.corpus import Corpus as Corpus
     from bytelm.data.mixture import Mixture as Mixture
-    from bytelm.data.objectives import OBJECTIVES as OBJECTIVES
-    from bytelm.data.objectives import Causal as Causal
-    from bytelm.data.objectives import Fim as Fim
-    from bytelm.data.objectives import Objective as Objective
     from bytelm.data.sources import Document as Document
     from bytelm.data.sources import Reading as Reading
     from bytelm.data.sources import Source as Source

@@ -8,10 +8,12 @@ that epoch's own order.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
 
+from bytelm.data.corpus import Corpus
 from bytelm.data.order import Integers
 from bytelm.data.windows import Rows, Windows
 from bytelm.errors import DataError
@@ -39,6 +41,19 @@ class Mixture:
         self._cycle = interleave(self._quotas)
         given = self._cycle[:, None] == np.arange(len(sources))
         self._before = np.cumsum(given, axis=0) - given  # (SLOTS, sources)
+        sizes = [len(source.corpus) for source in sources]
+        self._first_document = np.cumsum([0, *sizes[:-1]])
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpora of all sources as one: what the document numbers of rows count."""
+        return Corpus.concat(source.corpus for source in self.sources)
+
+    @property
+    def truncated(self) -> tuple[int, int]:
+        """(documents, bytes of them) that no row of any source reads."""
+        documents, size = zip(*(source.truncated for source in self.sources), strict=True)
+        return sum(documents), sum(size)
 
     @property
     def fingerprint(self) -> str:
@@ -62,15 +77,23 @@ class Mixture:
         source, local = self.locate(samples)
         symbols = np.empty((len(source), self.length), dtype=np.int16)
         lengths = np.zeros(len(source), dtype=np.int64)
+        documents = np.zeros(len(source), dtype=np.int64)
         single, ends, width = True, 0, 0
         for i in np.unique(source).tolist():
             rows = self.sources[i].rows(local[source == i])
             symbols[source == i, : rows.symbols.shape[1]] = rows.symbols
             lengths[source == i] = rows.lengths
+            documents[source == i] = self._first_document[i] + rows.documents
             width = max(width, rows.symbols.shape[1])
             single &= rows.single
             ends += rows.ends
-        return Rows(symbols=symbols[:, :width], lengths=lengths, single=single, ends=ends)
+        return Rows(
+            symbols=symbols[:, :width],
+            lengths=lengths,
+            documents=documents,
+            single=single,
+            ends=ends,
+        )
 
 
 def quotas(weights: Sequence[float]) -> Integers:

@@ -18,9 +18,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bytelm.data.batch import Batch
-from bytelm.data.objectives import Causal, Objective
 from bytelm.data.order import Integers
-from bytelm.data.windows import Rows
+from bytelm.data.windows import Rows, causal_batch
 from bytelm.errors import DataError
 from bytelm.memory import return_freed_memory
 
@@ -39,6 +38,19 @@ class RowSource(Protocol):
     def rows(self, samples: Integers) -> Rows: ...
 
     def epoch(self, sample: int) -> int: ...
+
+
+class BatchMaker(Protocol):
+    """What makes batches of rows: an objective."""
+
+    def batch(self, windows: Any, samples: Integers) -> Batch: ...
+
+
+class _Causal:
+    """Plain next-byte prediction, where nobody asks for more."""
+
+    def batch(self, windows: RowSource, samples: Integers) -> Batch:
+        return causal_batch(windows.rows(samples))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +107,18 @@ class DataState:
         return np.concatenate(taken), position + missing
 
 
+_CAUSAL = _Causal()
+
+
 class BatchStream:
     """Iterates (batch, state after it) for one rank, from `state` on, without end.
 
-    `batch_windows` is the number of rows of the global batch, over all ranks. Saving the state of
-    the last batch trained on and giving it to a new stream, with any number of ranks or workers,
-    goes on with exactly the rows that were next.
+    objective      what makes batches of rows; default: next-byte prediction
+    batch_windows  rows of the global batch, over all ranks
+    num_workers    processes that make batches in advance; 0 = this one, when they are asked for
+
+    Saving the state of the last batch trained on and giving it to a new stream, with any number of
+    ranks or workers, resumes with exactly the rows that were next.
 
     >>> import tempfile, pathlib; file = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
     >>> _ = file.write_bytes(b"to be or not to be")
@@ -113,7 +131,7 @@ class BatchStream:
     def __init__(
         self,
         windows: RowSource,
-        objective: Objective | None = None,
+        objective: BatchMaker = _CAUSAL,
         *,
         batch_windows: int,
         rank: int = 0,
@@ -127,7 +145,7 @@ class BatchStream:
                 f"{world_size} ranks: use a multiple of {world_size}"
             )
         assert 0 <= rank < world_size, f"rank {rank} of {world_size}"
-        self.windows, self.objective = windows, objective or Causal()
+        self.windows, self.objective = windows, objective
         self.batch_windows, self.num_workers = batch_windows, num_workers
         self._share = batch_windows // world_size
         self._first = rank * self._share
@@ -191,7 +209,7 @@ class _Plans:
 class _Batches(Dataset):
     """Map-style data set whose items are whole batches, named by their sample numbers."""
 
-    def __init__(self, windows: RowSource, objective: Objective):
+    def __init__(self, windows: RowSource, objective: BatchMaker):
         self._windows, self._objective = windows, objective
 
     def __getitem__(self, samples: Integers) -> Batch:

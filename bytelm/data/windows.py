@@ -25,7 +25,7 @@ from bytelm.data.packing import cut_documents, pack_documents
 from bytelm.errors import DataError, unknown_name
 from bytelm.vocab import END, ByteVocab
 
-Policy = Literal["concat", "pack", "document", "bucket", "record"]
+Policy = Literal["concat", "pack", "document", "truncate", "bucket", "record"]
 
 _VOCAB = ByteVocab()
 
@@ -37,12 +37,14 @@ class Rows:
     symbols   (B, L) int16, bytes and END; what lies beyond a row's length is undefined. L is the
               window length, or less where no row needs it (policy bucket)
     lengths   (B,) int64
+    documents (B,) int64, the corpus's number of the document each row begins in
     single    True if no row can hold more than one document
     ends      how many symbols are END
     """
 
     symbols: NDArray[np.int16]
     lengths: NDArray[np.int64]
+    documents: NDArray[np.int64]
     single: bool
     ends: int
 
@@ -53,6 +55,7 @@ class Windows:
     `policy` says how positions become rows of `length`:
     concat    documents joined, cut every `length` positions (the last window may be shorter)
     document  rows never hold two documents; a longer one takes several rows
+    truncate  one row per document: what lies beyond its first `length` positions is never read
     pack      like document, but short pieces share rows (best fit); no piece is cut again
     bucket    like document, ordered so that rows of like length meet in a batch, which is only as
               wide as they need: blocks of `bucket_rows` (buckets.py)
@@ -94,6 +97,9 @@ class Windows:
         """(first, begins, ends): row r is made of pieces first[r]:first[r + 1]; None for concat."""
         if self.policy == "concat":
             return None
+        if self.policy == "truncate":
+            begins, after = self._starts[:-1], self._starts[1:]
+            return np.arange(len(begins) + 1), begins, np.minimum(begins + self.length, after)
         begins, ends = cut_documents(self._starts, length=self.length)
         if self.policy == "pack":
             return pack_documents(begins, ends, length=self.length)
@@ -111,6 +117,14 @@ class Windows:
         if self._pieces is not None:
             return len(self._pieces[0]) - 1
         return -(-int(self._starts[-1]) // self.length)
+
+    @property
+    def truncated(self) -> tuple[int, int]:
+        """(documents, bytes of them) that no row reads: what the policy `truncate` leaves out."""
+        if self.policy != "truncate":
+            return 0, 0
+        beyond = np.diff(self.corpus.offsets) - self.length
+        return int((beyond > 0).sum()), int(beyond.clip(min=0).sum())
 
     @property
     def fingerprint(self) -> str:
@@ -137,18 +151,21 @@ class Windows:
         numbers = self.window_numbers(samples)
         symbols = np.empty((len(numbers), self.length), dtype=np.int16)
         lengths = np.empty(len(numbers), dtype=np.int64)
+        first = np.empty(len(numbers), dtype=np.int64)
         ends = 0
         for i, number in enumerate(numbers.tolist()):
-            filled = 0
-            for begin, end in self._spans(number):
+            filled, spans = 0, self._spans(number)
+            first[i] = spans[0][0]
+            for begin, end in spans:
                 row = symbols[i, filled : filled + end - begin]
                 ends += self._fill(row, begin=begin, end=end)
                 filled += end - begin
             lengths[i] = filled
-        single = self.policy in ("document", "bucket", "record") or len(self.corpus) == 1
+        single = self.policy not in ("concat", "pack") or len(self.corpus) == 1
         if self._buckets is not None:
             symbols = symbols[:, : self._buckets.width(int(lengths.max(initial=0)))]
-        return Rows(symbols=symbols, lengths=lengths, single=single, ends=ends)
+        documents = np.searchsorted(self._starts, first, side="right") - 1
+        return Rows(symbols=symbols, lengths=lengths, documents=documents, single=single, ends=ends)
 
     def window_numbers(self, samples: Integers) -> Integers:
         """Which window each sample is: the permutation of its epoch applied to its index."""

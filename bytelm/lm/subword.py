@@ -34,7 +34,7 @@ from bytelm.nn.cache import KVCache
 from bytelm.nn.stack import StackState
 from bytelm.nn.state import State
 from bytelm.tokenizer import BinaryBPE
-from bytelm.tokenizer.objective import token_vocab
+from bytelm.tokenizer.vocabulary import token_vocab
 from bytelm.vocab import TokenVocab
 
 _BATCH_LOGITS = 1 << 26  # numbers in the logits of one scoring forward: bounds memory, not results

@@ -145,6 +145,10 @@ class Objective(ABC):
     def figures(self, sums: Sums) -> dict[str, float]:
         """Figures of summed measurements, the headline first. `loss`, where given, is in nats."""
 
+    def is_better(self, value: float, best: float) -> bool:
+        """Whether a headline figure beats the best one so far."""
+        return value < best if self.better == "lower" else value > best
+
     def details(self, sums: Sums) -> dict[str, Any]:
         """What evaluation.json holds besides the figures: JSON values."""
         return {}

@@ -1,13 +1,20 @@
-"""From a recipe to an initialised model."""
+"""From a recipe to its parts, each made once and handed down: corpora, objective, model."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from bytelm.arch.base import ByteModel
+from bytelm.data.bundled import find_data
+from bytelm.errors import DataError, RecipeError
+from bytelm.objectives import Objective, Setup
 from bytelm.recipe import Recipe
-from bytelm.vocab import ByteVocab, Vocab
+from bytelm.training.data import Corpora
+
+if TYPE_CHECKING:
+    from bytelm.tokenizer import BinaryBPE
 
 
 def build(recipe: "Recipe | str | Path") -> ByteModel:
@@ -16,37 +23,48 @@ def build(recipe: "Recipe | str | Path") -> ByteModel:
     The caller's random-number generator is left as it was.
     """
     recipe = as_recipe(recipe)
-    config = recipe.arch_config
+    return build_model(recipe, build_objective(recipe, Corpora(recipe.data)))
+
+
+def build_objective(recipe: Recipe, corpora: Corpora) -> Objective:
+    """The objective of a recipe. It opens data and tokenizer when it needs them, or never."""
+    tokenizer = recipe.data.tokenizer
+    setup = Setup(
+        seed=recipe.seed,
+        open_corpus=lambda: corpora.training,
+        open_tokenizer=None if tokenizer is None else lambda: open_tokenizer(tokenizer),
+    )
+    return recipe.objective_class(recipe.objective_config, setup)
+
+
+def build_model(recipe: Recipe, objective: Objective) -> ByteModel:
+    """The model of a recipe for its objective; `RecipeError` where the two do not go together."""
+    kind, config = recipe.architecture, recipe.arch_config
+    if kind.family != objective.family:
+        raise RecipeError(
+            f"objective.kind {recipe.objective.kind!r} trains {objective.family} models, and "
+            f"model.arch {recipe.model.arch!r} is of the family {kind.family!r}: choose another "
+            "of the two"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return recipe.architecture(config, vocab_of(recipe))
+        return kind(config, objective.vocab, **objective.model_arguments())
 
 
-def vocab_of(recipe: Recipe) -> Vocab:
-    """Bytes, or the ids of the recipe's tokenizer."""
-    if recipe.data.tokenizer is None:
-        return ByteVocab()
-    from bytelm.training import tokens
+def open_tokenizer(path: str) -> "BinaryBPE":
+    """The tokenizer `data.tokenizer` names: a folder or file, here or in the repository."""
+    from bytelm.tokenizer import BinaryBPE  # its compiled codec, for which byte models never wait
 
-    return tokens.vocab_of(recipe)
-
-
-def trained_specials(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the special symbols that the recipe's model meets in training."""
-    if recipe.data.tokenizer is not None:
-        return ()
-    infilling = ("fim_prefix", "fim_suffix", "fim_middle")
-    plain = ("eos", "bos", "pad", "mask", "sep")
-    return (*plain, *infilling) if recipe.objective.kind == "fim" else plain
-
-
-def tokenizer_files(recipe: Recipe) -> dict[str, bytes]:
-    """Name -> content of what a run directory needs besides the model: its tokenizer, if any."""
-    if recipe.data.tokenizer is None:
-        return {}
-    from bytelm.training import tokens
-
-    return {tokens.NAME: tokens.tokenizer_of(recipe).to_json()}
+    found = Path(find_data(path))
+    if not found.exists():
+        raise DataError(
+            f"data.tokenizer: there is nothing at {path!r}; give a folder with a tokenizer.json, "
+            "such as tokenizers/binary-16k (bytelm tokenizer train makes them)"
+        )
+    try:
+        return BinaryBPE.load(found)
+    except FileNotFoundError:
+        raise DataError(f"data.tokenizer: there is no tokenizer.json in {found}") from None
 
 
 def as_recipe(recipe: "Recipe | str | Path", *, overrides: Sequence[str] = ()) -> Recipe:

@@ -44,7 +44,7 @@ class Position:
     bytes_seen: int = 0
     seconds: float = 0.0  # wall time over all parts of the run
     evaluated: int = 0  # step of the last evaluation
-    best: float | None = None  # lowest held-out bits per byte so far
+    best: float | None = None  # best held-out headline figure so far
     alarms: dict[str, dict[str, int]] = field(default_factory=dict)
 
 

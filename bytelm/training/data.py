@@ -1,106 +1,117 @@
-"""What [data] and [objective] of a recipe mean: where training meets the data layer."""
+"""What [data] of a recipe means: where training meets the data layer."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bytelm.data import (
-    OBJECTIVES,
-    Batch,
-    BatchStream,
-    Causal,
-    Corpus,
-    DataState,
-    Fim,
-    Mixture,
-    Objective,
-    Windows,
-)
+from bytelm.data import Batch, BatchStream, Corpus, DataState, Mixture, Windows
 from bytelm.data.bundled import find_data, has_match
 from bytelm.data.curriculum import cut_rows, row_length
+from bytelm.data.windows import Policy
 from bytelm.errors import DataError
-from bytelm.recipe import Recipe
+from bytelm.objectives import Objective
+from bytelm.recipe_sections import DataSettings, TrainSettings
+
+
+class Corpora:
+    """The corpora that [data] names, each opened once, when it is first asked for."""
+
+    def __init__(self, data: DataSettings):
+        self._data = data
+
+    @cached_property
+    def sources(self) -> list[Corpus]:
+        """The training corpora that rows are drawn from: one, or one per path with data.weights."""
+        if self._data.weights is None:
+            return [open_data(self._data.train)]
+        return [open_data([path]) for path in self._data.train]
+
+    @cached_property
+    def training(self) -> Corpus:
+        """All training documents, in the order in which rows number them."""
+        return self.sources[0] if len(self.sources) == 1 else Corpus.concat(self.sources)
+
+    @cached_property
+    def heldout(self) -> Corpus | None:
+        """The held-out documents; None without any."""
+        return open_data(self._data.heldout) if self._data.heldout else None
 
 
 class TrainingData:
     """Batches of a recipe's training data for one rank, and its held-out windows."""
 
-    def __init__(self, recipe: Recipe, *, rank: int, world: int):
-        self.recipe, self.rank, self.world = recipe, rank, world
-        self.objective = make_objective(recipe)
-        # a model that learns to infill is still judged by plain next-byte prediction
-        self.judged_by = Causal() if isinstance(self.objective, Fim) else self.objective
-        self.windows = self._open_training()
-        # the recipe's own, not the checkpoint's: skips are added when a run is resumed
-        self._skip = tuple((first, last + 1) for first, last in recipe.data.skip)
+    def __init__(
+        self,
+        corpora: Corpora,
+        objective: Objective,
+        *,
+        data: DataSettings,
+        train: TrainSettings,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self._corpora, self._data, self._train, self._seed = corpora, data, train, seed
+        self.objective, self.heldout_objective = objective, objective.heldout_objective()
+        sources = [self._windows(corpus, policy=data.policy) for corpus in corpora.sources]
+        self.windows: Windows | Mixture = sources[0]
+        if data.weights is not None:
+            self.windows = Mixture(sources, weights=data.weights)
+        self._rank, self._world = rank, world
 
+    @cached_property
     def heldout(self) -> Windows | None:
         """The held-out windows in the order of the data, None without held-out data."""
-        paths = self.recipe.data.heldout
-        return self._open(paths, shuffle=False) if paths else None
+        if (corpus := self._corpora.heldout) is None:
+            return None
+        policy = self.heldout_objective.heldout_policy or self._data.policy
+        return self._windows(corpus, policy=policy, shuffle=False)
 
     def batches(
         self, position: dict[str, Any] | None = None
     ) -> Iterator[tuple[Batch, dict[str, Any]]]:
         """(batch, the position after it) for ever, from `position` (None: the start) on."""
         state = DataState.from_json(json.dumps(position)) if position else DataState()
+        # the recipe's own, not the checkpoint's: skips are added when a run is resumed
+        skip = tuple((first, last + 1) for first, last in self._data.skip)
         stream = BatchStream(
             self.windows,
             self.objective,
-            batch_windows=self.recipe.train.batch_windows,
-            rank=self.rank,
-            world_size=self.world,
-            state=replace(state, skip=self._skip),
+            batch_windows=self._train.batch_windows,
+            rank=self._rank,
+            world_size=self._world,
+            state=replace(state, skip=skip),
+            num_workers=self._data.workers,
         )
         for batch, state in stream:
             yield batch, json.loads(state.to_json())
 
-    def at(self, batch: Batch, done: float) -> Batch:
+    def with_row_length(self, batch: Batch, done: float) -> Batch:
         """The batch as data.curriculum has it at share `done` of training."""
-        if (curriculum := self.recipe.data.curriculum) is None:
+        if (curriculum := self._data.curriculum) is None:
             return batch
         return cut_rows(batch, length=row_length(curriculum, done=done))
 
-    def _open_training(self) -> Windows | Mixture:
-        data = self.recipe.data
-        if data.weights is None:
-            return self._open(data.train, shuffle=True)
-        sources = [self._open([path], shuffle=True) for path in data.train]
-        return Mixture(sources, weights=data.weights)
-
-    def _open(self, paths: Sequence[str], *, shuffle: bool) -> Windows:
-        corpus = open_data(paths)
+    def _windows(self, corpus: Corpus, *, policy: Policy, shuffle: bool = True) -> Windows:
         if corpus.total_bytes == 0:
-            raise DataError(f"{', '.join(paths)} is empty: there is not one byte to learn from")
+            names = ", ".join(str(path) for path in corpus.paths)
+            raise DataError(f"{names} is empty: there is not one byte to learn from")
         return Windows(
             corpus,
-            length=self.objective.window_length(self.recipe.train.context_bytes),
-            policy=self.recipe.data.policy,
-            record_size=self.recipe.data.record_size,
-            bucket_rows=self.recipe.train.batch_windows,
-            seed=self.recipe.seed,
+            length=self.objective.window_length(self._train.context_bytes),
+            policy=policy,
+            record_size=self._data.record_size,
+            bucket_rows=self._train.batch_windows,
+            seed=self._seed,
             shuffle=shuffle,
         )
 
 
-def make_objective(recipe: Recipe) -> Objective:
-    """The objective a recipe's [objective] section describes, over bytes or its tokenizer's ids."""
-    if recipe.data.tokenizer is not None:
-        from bytelm.training.tokens import objective_of
-
-        return objective_of(recipe)
-    settings = recipe.objective.model_dump(exclude={"kind"})
-    objective = OBJECTIVES[recipe.objective.kind](**settings)
-    return replace(objective, seed=recipe.seed) if isinstance(objective, Fim) else objective
-
-
-def heldout_documents(recipe: Recipe) -> list[bytes]:
-    """The held-out documents of a recipe, whole; empty without held-out data."""
-    if not recipe.data.heldout:
-        return []
-    corpus = open_data(recipe.data.heldout)
+def documents_of(corpus: Corpus) -> list[bytes]:
+    """The documents of a corpus that are not empty, whole, in memory."""
     return [document for i in range(len(corpus)) if (document := bytes(corpus.document(i)))]
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 LINE_SECONDS = 10.0
-_SMOOTHING = 0.9  # weight of the past in the shown bits per byte
+Figure = tuple[str, float]  # name and value
+_SMOOTHING = 0.9  # weight of the past in the figure that is shown
 
 
 class Display:
@@ -21,7 +22,7 @@ class Display:
         self._silent = silent
         self._console = Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
-        self._bits: float | None = None
+        self._shown: float | None = None
         self._last_line = -LINE_SECONDS
         if self._console.is_terminal and not silent:
             text = TextColumn("{task.description}", markup=False)
@@ -29,14 +30,17 @@ class Display:
             self._task = self._bar.add_task("starting", total=1.0)
             self._bar.start()
 
-    def update(self, *, step: int, done: float, bits: float, speed: float, seconds: float) -> None:
+    def update(
+        self, *, step: int, done: float, headline: Figure, speed: float, seconds: float
+    ) -> None:
         """Show a training step. done: 0 to 1; speed: bytes/s; seconds: used so far."""
         if self._silent:
             return
-        old = bits if self._bits is None else self._bits
-        self._bits = _SMOOTHING * old + (1 - _SMOOTHING) * bits
+        name, value = headline
+        old = value if self._shown is None else self._shown
+        self._shown = _SMOOTHING * old + (1 - _SMOOTHING) * value
         text = (
-            f"{done:4.0%}  step {step}  {self._bits:.3f} bits/byte  {_amount(speed)}B/s  "
+            f"{done:4.0%}  step {step}  {self._shown:.3f} {spelled(name)}  {_amount(speed)}B/s  "
             f"ETA {_clock(seconds / done - seconds if done else 0)}"
         )
         if self._bar is not None:
@@ -59,6 +63,15 @@ class Display:
 
     def _write(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+
+def spelled(name: str) -> str:
+    """A figure's name as people write it.
+
+    >>> spelled("bits_per_byte"), spelled("macro_f1")
+    ('bits/byte', 'macro f1')
+    """
+    return name.replace("_per_", "/").replace("_", " ")
 
 
 def _amount(number: float) -> str:

@@ -7,7 +7,7 @@ division by the number of ranks is undone in the loss.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,7 +39,21 @@ class Ranks:
             dist.all_reduce(sums)
         return sums.tolist()
 
-    def agree(self, value: Any) -> Any:
+    def total_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float | Tensor]:
+        """Each entry summed over the ranks, in float64; names and shapes are the same on each."""
+        shapes = {name: torch.as_tensor(value).shape for name, value in sums.items()}
+        flat = [torch.as_tensor(v, dtype=torch.float64).flatten() for v in sums.values()]
+        totals = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
+        if self.world > 1:
+            totals = totals.to(self.device)
+            dist.all_reduce(totals)
+        parts = totals.cpu().split([shape.numel() for shape in shapes.values()])
+        return {
+            name: part.reshape(shape) if shape else float(part)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
+
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.world == 1:
             return value
@@ -69,14 +83,14 @@ def joined_ranks(*, timeout_minutes: float = 5.0) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(device)
         return
-    _meet("nccl" if cuda else "gloo", timeout_minutes=timeout_minutes)
+    _init_process_group("nccl" if cuda else "gloo", timeout_minutes=timeout_minutes)
     try:
         yield Ranks(device, rank=dist.get_rank(), world=world)
     finally:
         dist.destroy_process_group()
 
 
-def _meet(backend: str, *, timeout_minutes: float) -> None:
+def _init_process_group(backend: str, *, timeout_minutes: float) -> None:
     """Join the process group, or fail with the name of the setting that allows for more time."""
     try:
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))

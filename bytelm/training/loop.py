@@ -26,13 +26,7 @@ from bytelm.memory import keep_freed_memory
 from bytelm.recipe import Recipe
 from bytelm.run import WEIGHTS, Description, Run, check_resumable, choose_run
 from bytelm.training.alarms import Alarms
-from bytelm.training.build import (
-    as_recipe,
-    build,
-    tokenizer_files,
-    trained_specials,
-    vocab_of,
-)
+from bytelm.training.build import as_recipe, build_model, build_objective
 from bytelm.training.checkpoint import (
     Position,
     gather_weights,
@@ -42,17 +36,17 @@ from bytelm.training.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from bytelm.training.data import TrainingData
-from bytelm.training.display import Display
+from bytelm.training.data import Corpora, TrainingData
+from bytelm.training.display import Display, spelled
 from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
-from bytelm.training.evaluation import heldout_bits_per_byte
+from bytelm.training.evaluation import measure_heldout
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.precision import DTYPES, resolve_dtype
 from bytelm.training.profile import Profile
 from bytelm.training.schedule import lr_factor, progress
 from bytelm.training.signals import StopSignals
-from bytelm.training.step import StepResult, forward_backward, micro_batches
+from bytelm.training.step import StepResult, forward_backward
 from bytelm.training.trackers import Trackers, require_trackers
 
 
@@ -76,7 +70,7 @@ def train(
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks(timeout_minutes=recipe.train.timeout_minutes))
         path = Path(run_dir) if run_dir is not None else None
-        run = Run(ranks.agree(choose_run(recipe, path=path, resume=resume).path))
+        run = Run(ranks.broadcast(choose_run(recipe, path=path, resume=resume).path))
         trainer = Trainer(recipe, run, ranks)
         stack.callback(trainer.close)
         signals = stack.enter_context(StopSignals())
@@ -92,15 +86,30 @@ class Trainer:
         self._now = time.process_time if recipe.train.clock == "cpu" else time.monotonic
         began = self._now()
         self.recipe, self.run, self.ranks = recipe, run, ranks
+        corpora = Corpora(recipe.data)
+        self.objective = build_objective(recipe, corpora)
         if run.exists:
-            check_resumable(recipe, run, vocab_of(recipe))
-        self.data = TrainingData(recipe, rank=ranks.rank, world=ranks.world)
-        self.heldout = self.data.heldout() if recipe.evaluate.every else None
-        self.model = build(recipe).to(ranks.device)
+            check_resumable(recipe, run, self.objective.vocab)
+        self.data = TrainingData(
+            corpora,
+            self.objective,
+            data=recipe.data,
+            train=recipe.train,
+            seed=recipe.seed,
+            rank=ranks.rank,
+            world=ranks.world,
+        )
+        self.heldout = self.data.heldout if recipe.evaluate.every else None
+        self.model = build_model(recipe, self.objective).to(ranks.device)
         if ranks.first:
-            files = tokenizer_files(recipe)
-            specials = trained_specials(recipe)
-            description = Description.of(recipe, self.model, specials=specials, files=files)
+            files = self.objective.files()
+            description = Description.of(
+                recipe,
+                self.model,
+                specials=self.objective.specials,
+                arguments=self.objective.model_arguments(),
+                files=files,
+            )
             run.begin(recipe, description, files=files)
         ranks.wait()
         self.display = Display(silent=not ranks.first)
@@ -121,7 +130,7 @@ class Trainer:
 
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""
-        checkpoint = self.ranks.agree(latest_checkpoint(self.run.checkpoints))
+        checkpoint = self.ranks.broadcast(latest_checkpoint(self.run.checkpoints))
         if checkpoint is None:
             self.position = Position(dtype=self._choose_dtype(), data=None)
         else:
@@ -144,9 +153,10 @@ class Trainer:
 
         def trial(dtype: str) -> None:
             batch, _ = next(self.data.batches())
-            row = next(micro_batches(batch, len(batch.ids)))
-            alone = Ranks(self.ranks.device)
-            forward_backward(self.model, row, parts=1, dtype=dtype, ranks=alone)
+            row, alone = batch.split(len(batch.ids))[0], Ranks(self.ranks.device)
+            forward_backward(
+                self.model, row, objective=self.objective, parts=1, dtype=dtype, ranks=alone
+            )
             self.model.zero_grad(set_to_none=True)
 
         return resolve_dtype(recipe.train.dtype, self.ranks, trial)
@@ -157,7 +167,7 @@ class Trainer:
         while (done := self._done()) < 1 and not self._stopping(signals):
             batch, self.position.data = next(batches)
             with self.profile.step(self.position.step + 1):
-                self._step(self.data.at(batch, done), done)
+                self._step(self.data.with_row_length(batch, done), done)
             if self._due(self.recipe.evaluate.every):
                 self.evaluate()
             if self._due(self.recipe.train.checkpoint_every):
@@ -172,7 +182,7 @@ class Trainer:
         train = self.recipe.train
         if train.steps is not None and self.position.step >= train.steps:
             return 1.0
-        self.position.seconds = self.ranks.agree(self._now() - self.clock)
+        self.position.seconds = self.ranks.broadcast(self._now() - self.clock)
         return progress(self.position.step, train, seconds=self.position.seconds)
 
     def _stopping(self, signals: StopSignals) -> bool:
@@ -188,12 +198,13 @@ class Trainer:
         result = forward_backward(
             self.wrapped,
             batch,
+            objective=self.objective,
             parts=recipe.train.accumulate,
             dtype=position.dtype,
             ranks=self.ranks,
         )
         norm = self._clip()
-        if not (math.isfinite(result.objective) and math.isfinite(norm)):
+        if not (math.isfinite(result.total_loss) and math.isfinite(norm)):
             raise TrainingError(self._diverged(result, norm))
         factor = lr_factor(recipe.schedule, step=position.step, done=done)
         telemetry = self._telemetry() if self._due(recipe.log.every, ahead=1) else {}
@@ -226,17 +237,20 @@ class Trainer:
     def _report(self, result: StepResult, norm, factor, telemetry, seconds, done) -> None:
         """Metrics row, display and alarms after a step."""
         position, recipe = self.position, self.recipe
-        bits = result.loss * result.targets / max(result.raw_bytes, 1) / math.log(2)
+        figures = self.objective.figures(result.sums)
         speed = result.raw_bytes / seconds
         self.display.update(
-            step=position.step, done=done, bits=bits, speed=speed, seconds=position.seconds
+            step=position.step,
+            done=done,
+            headline=next(iter(figures.items())),
+            speed=speed,
+            seconds=position.seconds,
         )
         if not self._due(recipe.log.every):
             return
         assert position.data is not None, "a batch was drawn"
         self._write(
-            loss=result.loss,
-            bits_per_byte=bits,
+            **figures,
             bytes_seen=position.bytes_seen,
             samples=position.data["samples"],
             bytes_per_second=speed,
@@ -251,24 +265,27 @@ class Trainer:
             self.display.message(f"warning, step {position.step}: {alarm}")
 
     def evaluate(self) -> None:
-        """Held-out bits per byte now; nothing without held-out data or if just done."""
+        """Held-out figures now; nothing without held-out data or if just done."""
         recipe, position = self.recipe, self.position
         if self.heldout is None or position.evaluated == position.step:
             return
-        bits = heldout_bits_per_byte(
+        judge = self.data.heldout_objective
+        sums = measure_heldout(
             self.wrapped,
             self.heldout,
-            self.data.judged_by,
+            judge,
             limit=recipe.evaluate.bytes,
             rows=max(1, recipe.train.batch_windows // recipe.train.accumulate // self.ranks.world),
             dtype=position.dtype,
             ranks=self.ranks,
         )
         position.evaluated = position.step
-        self._write(heldout_bits_per_byte=bits)
-        self.display.message(f"step {position.step}: {bits:.4f} bits/byte held out")
-        if position.best is None or bits < position.best:
-            position.best = bits
+        figures = judge.figures(sums)
+        self._write(**{f"heldout_{name}": value for name, value in figures.items()})
+        name, value = next(iter(figures.items()))
+        self.display.message(f"step {position.step}: {value:.4f} {spelled(name)} held out")
+        if position.best is None or judge.is_better(value, position.best):
+            position.best = value
             weights = gather_weights(self.model, self.ranks)
             if self.ranks.first:
                 self.run.publish_best(weights)
@@ -313,8 +330,8 @@ class Trainer:
 
     def _diverged(self, result: StepResult, norm: float) -> str:
         """What to say when loss or gradients are not finite."""
-        what = "gradient norm" if math.isfinite(result.objective) else "loss"
-        value = norm if what == "gradient norm" else result.objective
+        what = "gradient norm" if math.isfinite(result.total_loss) else "loss"
+        value = norm if what == "gradient norm" else result.total_loss
         good = latest_checkpoint(self.run.checkpoints)
         back = f"The last good checkpoint is {good}" if good else "There is no checkpoint yet"
         return (

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bytelm.arch.base import ByteModel
-from bytelm.recipe_sections import AdamW as AdamWRecipe
-from bytelm.recipe_sections import Muon as MuonRecipe
+from bytelm.recipe_sections import AdamWSettings, MuonSettings
 from bytelm.training.distributed import shard_like, whole
 
 
@@ -117,8 +116,8 @@ class Muon(torch.optim.Optimizer):
 class Optimizers:
     """The optimizers of one run behind one step, with state by parameter name."""
 
-    def __init__(self, model: ByteModel, recipe: AdamWRecipe, *, muon_dtype: torch.dtype):
-        groups = parameter_groups(model, muon=isinstance(recipe, MuonRecipe))
+    def __init__(self, model: ByteModel, recipe: AdamWSettings, *, muon_dtype: torch.dtype):
+        groups = parameter_groups(model, muon=isinstance(recipe, MuonSettings))
         self.names = {p: name for group in groups.values() for name, p in group}
         self.parts: list[torch.optim.Optimizer] = []
         if adamw := [(k, g) for k, g in groups.items() if not k.muon]:
@@ -132,7 +131,7 @@ class Optimizers:
                 )
             )
         if muon := [(k, g) for k, g in groups.items() if k.muon]:
-            assert isinstance(recipe, MuonRecipe)
+            assert isinstance(recipe, MuonSettings)
             self.parts.append(
                 Muon(
                     _torch_groups(muon, lr=recipe.muon_lr, weight_decay=recipe.weight_decay),

@@ -30,12 +30,12 @@ def resolve_dtype(wanted: str, ranks: Ranks, trial: Callable[[str], object]) -> 
     """
     if wanted != "auto":
         return wanted
-    if not ranks.agree(has_fast_bfloat16(ranks.device)):
+    if not ranks.broadcast(has_fast_bfloat16(ranks.device)):
         return "float32"
     if ranks.device.type == "cuda":
         return "bfloat16"
     seconds = {dtype: _seconds(trial, dtype) for dtype in DTYPES}
-    return ranks.agree(min(seconds, key=seconds.__getitem__))
+    return ranks.broadcast(min(seconds, key=seconds.__getitem__))
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

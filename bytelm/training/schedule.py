@@ -8,15 +8,15 @@ learning rate of zero.
 
 import math
 
-from bytelm.recipe_sections import WSD, Constant, Cosine, Train
+from bytelm.recipe_sections import ConstantSettings, CosineSettings, TrainSettings, WSDSettings
 
 
-def progress(step: int, train: Train, *, seconds: float = 0.0) -> float:
+def progress(step: int, train: TrainSettings, *, seconds: float = 0.0) -> float:
     """How much of training is done in the middle of step `step` (0-based), 0 to 1.
 
     seconds: used so far on the recipe's clock, over all resumed parts of the run.
 
-    >>> progress(0, Train(steps=10)), progress(9, Train(steps=10))
+    >>> progress(0, TrainSettings(steps=10)), progress(9, TrainSettings(steps=10))
     (0.05, 0.95)
     """
     by_steps = (step + 0.5) / train.steps if train.steps else 0.0
@@ -24,23 +24,23 @@ def progress(step: int, train: Train, *, seconds: float = 0.0) -> float:
     return min(1.0, max(by_steps, by_time))
 
 
-def lr_factor(schedule: Constant, *, step: int, done: float) -> float:
+def lr_factor(schedule: ConstantSettings, *, step: int, done: float) -> float:
     """What every learning rate is multiplied by at step `step` with `done` of training done.
 
     Warm-up is linear, over `warmup` steps (an integer) or that share of training (a fraction).
     wsd: constant, then over the last `decay` share 1 - sqrt(x) (Hägele et al. 2024,
     arXiv:2405.18392). cosine: half a period after the warm-up. Both end at `final`.
 
-    >>> lr_factor(WSD(kind="wsd", warmup=0, decay=0.5, final=0.0), step=0, done=0.625)
+    >>> lr_factor(WSDSettings(kind="wsd", warmup=0, decay=0.5, final=0.0), step=0, done=0.625)
     0.5
     """
     rise = _warmup(schedule, step, done)
     if rise < 1:
         return rise
     match schedule:
-        case WSD():
+        case WSDSettings():
             fallen = math.sqrt(max(0.0, done - (1 - schedule.decay)) / (schedule.decay or 1))
-        case Cosine():
+        case CosineSettings():
             start = schedule.warmup if isinstance(schedule.warmup, float) else 0.0
             fallen = (1 - math.cos(math.pi * (done - start) / (1 - start or 1))) / 2
         case _:
@@ -48,7 +48,7 @@ def lr_factor(schedule: Constant, *, step: int, done: float) -> float:
     return 1 - (1 - schedule.final) * fallen
 
 
-def _warmup(schedule: Constant, step: int, done: float) -> float:
+def _warmup(schedule: ConstantSettings, step: int, done: float) -> float:
     """How far the warm-up is, 1 once it is over."""
     if isinstance(schedule.warmup, int):
         return (step + 1) / (schedule.warmup + 1)

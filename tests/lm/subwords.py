@@ -8,7 +8,7 @@ from bytelm.arch.hnet_config import HNetConfig
 from bytelm.arch.transformer import Transformer, TransformerConfig
 from bytelm.lm.subword import SubwordLM
 from bytelm.tokenizer import BinaryBPE
-from bytelm.tokenizer.objective import token_vocab
+from bytelm.tokenizer.vocabulary import token_vocab
 
 TEXT = b"she sells sea shells by the sea shore. " * 5
 BPE = BinaryBPE.train([TEXT], vocab_sizes=[285])[285]

@@ -11,12 +11,12 @@ from bytelm.data import Batch
 from bytelm.errors import CheckpointError, DataError, DiskError, RecipeError, TrainingError
 from bytelm.training import build, train
 from bytelm.training import loop as loop_module
+from bytelm.training.build import build_model
 from bytelm.training.checkpoint import latest_checkpoint
-from bytelm.training.data import TrainingData
 from bytelm.training.distributed import Ranks
 from bytelm.training.metrics import Metrics, read_metrics
-from bytelm.training.step import forward_backward, micro_batches
-from tests.training.runs import outcome, tiny_recipe
+from bytelm.training.step import forward_backward
+from tests.training.runs import data_of, outcome, tiny_recipe
 
 ALONE = Ranks(torch.device("cpu"))
 
@@ -46,12 +46,12 @@ def test_the_same_recipe_gives_the_same_run_and_another_seed_does_not(tmp_path):
 
 
 def test_bits_per_byte_of_an_untrained_zero_head_is_log2_of_the_vocabulary(tmp_path, monkeypatch):
-    def zero_head(recipe):
-        model = build(recipe)
+    def zero_head(recipe, objective):
+        model = build_model(recipe, objective)
         torch.nn.init.zeros_(model.lm_head.weight)
         return model
 
-    monkeypatch.setattr(loop_module, "build", zero_head)
+    monkeypatch.setattr(loop_module, "build_model", zero_head)
     recipe = tiny_recipe(tmp_path, "train.steps=1", "evaluate.every=1", "optimizer.lr=1e-30")
     rows = list(read_metrics(train(recipe, run_dir=tmp_path / "run") / "metrics.jsonl"))
     assert rows[0]["loss"] == pytest.approx(math.log(264))
@@ -62,23 +62,26 @@ def test_bits_per_byte_of_an_untrained_zero_head_is_log2_of_the_vocabulary(tmp_p
 @pytest.mark.parametrize("policy", ["concat", "document"])
 def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path, parts, policy):
     recipe = tiny_recipe(tmp_path, "train.batch_bytes=96", f"data.policy={policy}")
-    batch, _ = next(TrainingData(recipe, rank=0, world=1).batches())
+    data = data_of(recipe)
+    batch, _ = next(data.batches())
     # rows of unequal weight: some targets are hidden
     batch.targets[0, 3:] = -100
     batch.targets[4, :2] = -100
     results, gradients = [], []
     for cut in (1, parts):
         model = build(recipe).double()
-        results.append(forward_backward(model, batch, parts=cut, dtype="float32", ranks=ALONE))
+        settings = {"objective": data.objective, "dtype": "float32", "ranks": ALONE}
+        results.append(forward_backward(model, batch, parts=cut, **settings))
         gradients.append([p.grad for p in model.parameters()])
-    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-12)
+    one, many = (data.objective.figures(result.sums) for result in results)
+    assert one == pytest.approx(many, rel=1e-12)
     for one, many in zip(*gradients, strict=True):
         torch.testing.assert_close(one, many, rtol=1e-10, atol=1e-14)
 
 
 def test_micro_batches_cover_the_rows_in_order():
     batch = Batch(ids=torch.arange(10).view(5, 2), lengths=torch.arange(5), raw_bytes=10)
-    parts = list(micro_batches(batch, 2))
+    parts = batch.split(2)
     assert torch.equal(torch.cat([p.ids for p in parts]), batch.ids)
     assert torch.equal(torch.cat([p.lengths for p in parts]), batch.lengths)
 

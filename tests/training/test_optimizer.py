@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from bytelm import registry
-from bytelm.recipe_sections import AdamW as AdamWRecipe
-from bytelm.recipe_sections import Muon as MuonRecipe
+from bytelm.recipe_sections import AdamWSettings, MuonSettings
 from bytelm.training.optimizer import Muon, Optimizers, orthogonalise, parameter_groups
 from bytelm.vocab import ByteVocab
 
@@ -53,7 +52,7 @@ def test_frozen_parameters_are_left_out():
     assert "embeddings.weight" not in names and "lm_head.weight" in names
 
 
-@pytest.mark.parametrize("recipe", [AdamWRecipe(kind="adamw"), MuonRecipe(kind="muon")])
+@pytest.mark.parametrize("recipe", [AdamWSettings(kind="adamw"), MuonSettings(kind="muon")])
 def test_learning_rates_follow_multipliers_and_decay_spares_vectors(recipe):
     model = make("hnet")
     optimizers = Optimizers(model, recipe, muon_dtype=torch.float32)
@@ -107,7 +106,7 @@ def test_state_copied_into_a_fresh_optimizer_continues_the_same():
                 p.grad = grad.clone()
             optimizers.step(1.0)
 
-    recipe = MuonRecipe(kind="muon")
+    recipe = MuonSettings(kind="muon")
     whole = make("hnet")
     one = Optimizers(whole, recipe, muon_dtype=torch.float32)
     steps(whole, one, gradients[:2])

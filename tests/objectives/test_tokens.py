@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 
 from bytelm.data import IGNORE, Windows
 from bytelm.errors import BytelmError
+from bytelm.objectives import Setup
+from bytelm.objectives.tokens import Tokens
 from bytelm.tokenizer import BinaryBPE
-from bytelm.tokenizer.objective import CausalTokens, token_vocab
+from bytelm.tokenizer.vocabulary import token_vocab
 from bytelm.vocab import END
 from tests.data.test_windows import open_documents
 
 BPE = BinaryBPE.train([b"she sells sea shells by the sea shore " * 9], vocab_sizes=[285])[285]
-VOCAB = token_vocab(BPE)
-OBJECTIVE = CausalTokens(BPE, VOCAB)
+OBJECTIVE = Tokens(Tokens.Config(), Setup(open_tokenizer=lambda: BPE))
+VOCAB = OBJECTIVE.vocab
 documents = st.lists(st.binary(max_size=12) | st.just(b"the sea shells"), min_size=1, max_size=6)
 
 

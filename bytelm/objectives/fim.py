@@ -1,5 +1,4 @@
-"""Objectives: how rows of targets become batches. `Causal` is next-byte prediction; `Fim` adds
-fill-in-the-middle (Bavarian et al. 2022, arXiv 2207.14255).
+"""`Fim`: fill-in-the-middle (Bavarian et al. 2022, arXiv 2207.14255).
 
 FIM reorders documents inside a window (the context-level variant; with the policies `document` and
 `pack` the windows hold whole documents, which is the document-level variant). A transformed piece
@@ -14,112 +13,84 @@ markers are inputs only, because a model that learned to predict them would take
 every document's first byte. All randomness is a pure function of (seed, sample number).
 """
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from bytelm.data.batch import IGNORE, Batch
 from bytelm.data.order import Draws, Integers
-from bytelm.data.windows import Rows, causal_batch
-from bytelm.errors import DataError, unknown_name
+from bytelm.errors import DataError
+from bytelm.objectives.base import Objective, ObjectiveConfig, RowSource, Setup
+from bytelm.objectives.causal import Causal
+from bytelm.objectives.likelihood import Likelihood
 from bytelm.vocab import BYTES, END, ByteVocab
 
 _VOCAB = ByteVocab()
-_PREFIX, _SUFFIX, _MIDDLE = (_VOCAB[f"fim_{part}"] for part in ("prefix", "suffix", "middle"))
+_SYMBOLS = ("fim_prefix", "fim_suffix", "fim_middle")
+_PREFIX, _SUFFIX, _MIDDLE = (_VOCAB[name] for name in _SYMBOLS)
 MARKERS = 3  # positions a transformed document takes beyond its bytes and its end
 
 Ids = NDArray[np.integer]
 Mode = Literal["psm", "spm"]
 Unit = Literal["byte", "codepoint"]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Readable(Protocol):
-    """Where an objective gets its rows."""
+class FimConfig(ObjectiveConfig):
+    """Fill-in-the-middle on a share `rate` of the pieces of a window."""
 
-    def rows(self, samples: Integers) -> Rows: ...
-
-
-class Objective(Protocol):
-    """Turns rows into batches; `window_length` is the room a row of `length` leaves for data, and
-    `end` the id by which targets say that a document ends."""
-
-    @property
-    def end(self) -> int: ...
-
-    def window_length(self, length: int) -> int: ...
-
-    def batch(self, windows: Readable, samples: Integers) -> Batch: ...
-
-
-@dataclass(frozen=True)
-class Causal:
-    """Next-byte prediction."""
-
-    @property
-    def end(self) -> int:
-        """EOS."""
-        return END
-
-    def window_length(self, length: int) -> int:
-        """All of the row."""
-        return length
-
-    def batch(self, windows: Readable, samples: Integers) -> Batch:
-        """The causal batch of these samples."""
-        return causal_batch(windows.rows(samples))
+    rate: Share = Field(0.5, description="probability that a piece is reordered")
+    spm_rate: Share = Field(
+        0.5, description="share of those in SPM2 order (suffix first), the rest in PSM order"
+    )
+    unit: Unit = Field(
+        "byte", description="cut between any two bytes, or only where a UTF-8 character starts"
+    )
+    documents: Annotated[int, Field(ge=1)] = Field(
+        4,
+        description="pieces of one window that may be reordered (the longest ones); each reserves "
+        "4 positions",
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fim:
-    """Fill-in-the-middle on a share `rate` of the pieces of a window.
+class Fim(Likelihood):
+    """Next-byte prediction over pieces that are partly reordered.
 
-    rate        probability that a piece is reordered
-    spm_rate    share of those in SPM2 order, the rest in PSM order
-    unit        cut between any two bytes, or only where a UTF-8 character starts
-    documents   pieces of one window that may be reordered (the longest ones); each reserves
-                4 positions
-    seed        of cuts and choices
-
-    >>> Fim(documents=2).window_length(1024)
+    >>> Fim(Fim.Config(documents=2), Setup()).window_length(1024)
     1016
     """
 
-    rate: float = 0.5
-    spm_rate: float = 0.5
-    unit: Unit = "byte"
-    documents: int = 4
-    seed: int = 0
+    Config = FimConfig
 
-    def __post_init__(self) -> None:
-        for name, value in (("rate", self.rate), ("spm_rate", self.spm_rate)):
-            if not 0 <= value <= 1:
-                raise DataError(f"fim {name} must be between 0 and 1, not {value}")
-        if self.unit not in ("byte", "codepoint"):
-            raise DataError(unknown_name("fim unit", self.unit, ("byte", "codepoint")))
-        if self.documents < 1:
-            raise DataError(f"fim documents must be at least 1, not {self.documents}")
+    def __init__(self, config: FimConfig, setup: Setup):
+        super().__init__(config, setup)
+        self.config: FimConfig = config
 
     @property
-    def end(self) -> int:
-        """EOS."""
-        return END
+    def specials(self) -> tuple[str, ...]:
+        """The markers too: a model trained so can infill."""
+        return (*super().specials, *_SYMBOLS)
+
+    def heldout_objective(self) -> Objective:
+        """A model that learns to infill is still judged by plain next-byte prediction."""
+        return Causal(Causal.Config(), self.setup).heldout_objective()
 
     def window_length(self, length: int) -> int:
         """`length` less the room for markers and ends; `DataError` if nothing would be left."""
-        room = self.documents * (MARKERS + 1)
+        room = self.config.documents * (MARKERS + 1)
         if length <= room:
             raise DataError(
-                f"a row of {length} has no room for fim with {self.documents} documents"
+                f"a row of {length} has no room for fim with {self.config.documents} documents"
             )
         return length - room
 
-    def batch(self, windows: Readable, samples: Integers) -> Batch:
+    def batch(self, windows: RowSource, samples: Integers) -> Batch:
         """The batch of these samples, rows longer than the windows by the reserved room."""
         rows = windows.rows(samples)
-        width = rows.symbols.shape[1] + self.documents * (MARKERS + 1)
+        width = rows.symbols.shape[1] + self.config.documents * (MARKERS + 1)
         targets = np.full((len(samples), width), IGNORE, dtype=np.int64)
         ids = np.full_like(targets, _VOCAB.pad)
         document_ids = np.zeros_like(targets)
@@ -144,23 +115,22 @@ class Fim:
     def transform(self, stream: Ids, *, sample: int) -> list[Ids]:
         """The pieces of one window (each up to its END), reordered where the draws say so."""
         pieces = np.split(stream, np.flatnonzero(stream[:-1] == END) + 1)
-        draws = Draws("fim", self.seed)
-        longest = np.argsort([-len(piece) for piece in pieces], kind="stable")[: self.documents]
+        draws = Draws("fim", self.setup.seed)
+        longest = np.argsort([-len(piece) for piece in pieces], kind="stable")[
+            : self.config.documents
+        ]
         for number in longest.tolist():
             first = 4 * number
-            if draws.uniform(sample, first) >= self.rate:
+            if draws.uniform(sample, first) >= self.config.rate:
                 continue
             data = pieces[number][pieces[number] != END]
-            mode: Mode = "spm" if draws.uniform(sample, first + 1) < self.spm_rate else "psm"
-            places = cut_places(data, unit=self.unit)
+            mode: Mode = "spm" if draws.uniform(sample, first + 1) < self.config.spm_rate else "psm"
+            places = cut_places(data, unit=self.config.unit)
             cuts = [
                 int(places[draws.integer(sample, first + k, below=len(places))]) for k in (2, 3)
             ]
             pieces[number] = fim(data, cuts=(min(cuts), max(cuts)), mode=mode)
         return pieces
-
-
-OBJECTIVES = {"causal": Causal, "fim": Fim}
 
 
 def cut_places(data: Ids, *, unit: Unit) -> Integers:

@@ -1,4 +1,4 @@
-"""`CausalTokens`: the objective of a subword model, which turns windows of bytes into rows of ids.
+"""`Tokens`: predict the next id of a tokenizer, over the same windows of bytes.
 
 Windows stay windows of bytes, in the same order as for a byte model: which bytes a step sees is
 still a pure function of (seed, epoch, index), a run resumes exactly, and each byte is inside one
@@ -9,56 +9,66 @@ instead of being padded to the longest. `raw_bytes` counts the bytes the targets
 nats over it is bits per byte as for any other model.
 """
 
-from dataclasses import dataclass
-from hashlib import sha256
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bytelm.data import IGNORE, Batch
-from bytelm.data.objectives import Readable
+from bytelm.data.batch import IGNORE, Batch
 from bytelm.data.order import Integers
 from bytelm.data.packing import pack_documents
-from bytelm.tokenizer.bpe import BinaryBPE
+from bytelm.objectives.base import ObjectiveConfig, RowSource
+from bytelm.objectives.likelihood import Likelihood
 from bytelm.vocab import END, TokenVocab
 
-BOS, EOS, PAD = "<|start|>", "<|end|>", "<|pad|>"
+if TYPE_CHECKING:
+    from bytelm.tokenizer import BinaryBPE
+
+FILE = "tokenizer.json"
 
 
-def token_vocab(bpe: BinaryBPE) -> TokenVocab:
-    """The ids a model over this tokenizer has; `BytelmError` if a special it needs is missing."""
-    return TokenVocab(
-        size=bpe.vocab_size,
-        bos=bpe.special(BOS),
-        eos=bpe.special(EOS),
-        pad=bpe.special(PAD),
-        sha256=sha256(bpe.to_json()).hexdigest(),
-    )
+class TokensConfig(ObjectiveConfig):
+    """The tokenizer is named by data.tokenizer; there is nothing else to set."""
 
 
-@dataclass(frozen=True)
-class CausalTokens:
-    """Next-token prediction over the ids of `bpe`.
+class Tokens(Likelihood):
+    """Next-token prediction over the ids of the setup's tokenizer.
 
+    >>> from bytelm.objectives import Setup
+    >>> from bytelm.tokenizer import BinaryBPE
     >>> bpe = BinaryBPE.train([b"abababab"], vocab_sizes=[265])[265]
-    >>> CausalTokens(bpe, token_vocab(bpe)).sequence(np.frombuffer(b"ababa", np.uint8)).tolist()
+    >>> objective = Tokens(Tokens.Config(), Setup(open_tokenizer=lambda: bpe))
+    >>> objective.sequence(np.frombuffer(b"ababa", np.uint8)).tolist()
     [264, 104]
     """
 
-    bpe: BinaryBPE
-    vocab: TokenVocab
+    Config = TokensConfig
+    reads = "tokens"
+
+    @property
+    def bpe(self) -> "BinaryBPE":
+        """The tokenizer whose ids the model reads."""
+        return self.setup.tokenizer
+
+    @cached_property
+    def vocab(self) -> TokenVocab:  # type: ignore[override]
+        """The tokenizer's ids."""
+        from bytelm.tokenizer.vocabulary import token_vocab  # brings the compiled codec with it
+
+        return token_vocab(self.bpe)
 
     @property
     def end(self) -> int:
         """The tokenizer's end symbol."""
         return self.vocab.eos
 
-    def window_length(self, length: int) -> int:
-        """All of the row: `length` counts bytes."""
-        return length
+    def files(self) -> dict[str, bytes]:
+        """The tokenizer: with it a run directory is all that other commands need."""
+        return {FILE: self.bpe.to_json()}
 
-    def batch(self, windows: Readable, samples: Integers) -> Batch:
+    def batch(self, windows: RowSource, samples: Integers) -> Batch:
         """The batch of these samples; as wide as its longest sequence, often with fewer rows than
         samples."""
         rows = windows.rows(samples)

@@ -1,0 +1,23 @@
+"""The ids of a model over a tokenizer."""
+
+from hashlib import sha256
+
+from bytelm.tokenizer.bpe import BinaryBPE
+from bytelm.vocab import TokenVocab
+
+BOS, EOS, PAD = "<|start|>", "<|end|>", "<|pad|>"
+
+
+def token_vocab(bpe: BinaryBPE) -> TokenVocab:
+    """The ids a model over this tokenizer has; `BytelmError` if a special it needs is missing.
+
+    >>> token_vocab(BinaryBPE.train([b"abab"], vocab_sizes=[265])[265]).eos
+    257
+    """
+    return TokenVocab(
+        size=bpe.vocab_size,
+        bos=bpe.special(BOS),
+        eos=bpe.special(EOS),
+        pad=bpe.special(PAD),
+        sha256=sha256(bpe.to_json()).hexdigest(),
+    )
