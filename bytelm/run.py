@@ -313,7 +313,7 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab) -> None:
     if changed:
         raise RecipeError(
             f"{run.path} was begun with other settings of {', '.join(changed)}: resume it with its "
-            f"own recipe ({run.path / _RECIPE}), or start a new run. Only {', '.join(_FREE[1:])} "
+            f"own recipe ({run.path / _RECIPE}), or start a new run. Only {', '.join(_FREE[1:])}, "
             "data.skip and data.workers may change"
         )
 
