@@ -74,6 +74,8 @@ ARCHITECTURES = Registry(
     {
         "transformer": "bytelm.arch.transformer:Transformer",
         "hnet": "bytelm.arch.hnet:HNet",
+        "encdec": "bytelm.arch.encdec:EncDec",
+        "encoder": "bytelm.arch.encoder:Encoder",
     },
 )
 OBJECTIVES = Registry(

@@ -172,6 +172,15 @@ class Seq2SeqModel(Decoder[S]):
         """An empty decode state that reads `memory`, which is what `encode` gave: one row per row
         of it."""
 
+    def source_of(self, batch: Batch) -> Batch:
+        """`batch.source`; `BytelmError` if the batch has none."""
+        if batch.source is None:
+            raise BytelmError(
+                f"{type(self).__name__} is a sequence-to-sequence model and this batch has no "
+                "source: choose an objective that gives one"
+            )
+        return batch.source
+
 
 class EncoderModel(ByteModel):
     """Reads rows in both directions; a vector per position, and logits per row over the classes.

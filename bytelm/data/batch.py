@@ -51,6 +51,21 @@ class Batch:
         L = self.ids.shape[1]
         return torch.arange(L, device=self.ids.device) < self.lengths[:, None]
 
+    def trimmed(self) -> "Batch":
+        """The same rows without the columns that are padding in all of them, and without `lengths`
+        where that leaves no padding: models which see the whole row then work on the same numbers
+        however far a batch was padded."""
+        if self.lengths is None or not len(self.lengths):
+            return self
+        longest = max(1, int(self.lengths.max()))
+        kept = {
+            name: value[:, :longest]
+            for name in ("ids", "targets", "document_ids", "boundaries")
+            if (value := getattr(self, name)) is not None
+        }
+        full = bool((self.lengths == longest).all())
+        return replace(self, lengths=None if full else self.lengths, **kept)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors, and those of its source, on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))

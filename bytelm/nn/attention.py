@@ -1,8 +1,11 @@
-"""Causal self-attention with rotary positions, an optional window, and a decode cache.
+"""Attention: over the sequence itself (causal or not), and from a decoder to an encoder's memory.
 
-`window` counts the earlier positions in view besides the position itself (-1 = all), in the
-parallel forward and in decoding alike. Long windowed sequences are computed in blocks, so that
-their cost grows with L * window and not with L squared.
+Self-attention has rotary positions, an optional window and, if causal, a decode cache. `window`
+counts the earlier positions in view besides the position itself (-1 = all), in the parallel forward
+and in decoding alike; without causality as many later ones are in view too. Long causal sequences
+with a window are computed in blocks, so that their cost grows with L * window and not with L
+squared. Cross-attention keeps the memory's keys and values beside each other in one tensor
+(`nn.memory`), computed once per source.
 """
 
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytelm.nn.cache import KVCache
+from bytelm.nn.memory import Memory
 from bytelm.nn.norms import rms_norm
 from bytelm.nn.rope import rotary_tables, rotate
 from bytelm.nn.segments import Segments
@@ -20,16 +24,18 @@ from bytelm.nn.segments import Segments
 @dataclass(frozen=True, kw_only=True)
 class AttentionOptions:
     """heads; rotary_dim channels of each head that rotate; window (-1 = all); qk_norm: unit-RMS
-    queries and keys (without weights); base of the rotary frequencies."""
+    queries and keys (without weights); base of the rotary frequencies; causal: whether positions
+    see earlier ones only."""
 
     heads: int
     rotary_dim: int
     window: int = -1
     qk_norm: bool = False
     base: float = 10_000.0
+    causal: bool = True
 
 
-class CausalSelfAttention(nn.Module):
+class SelfAttention(nn.Module):
     """(B, L, D) -> (B, L, D). `Wqkv` has the layout (3, heads, head_dim), no biases."""
 
     def __init__(self, dim: int, options: AttentionOptions):
@@ -42,15 +48,19 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x_BLD: Tensor, segments: Segments) -> Tensor:
         positions = segments.positions(x_BLD.device)
         q, k, v = self._project(x_BLD, positions)
-        window = self.options.window
-        if segments.document_ids is None and 0 < 2 * window < segments.length:
+        window, causal = self.options.window, self.options.causal
+        if causal and segments.document_ids is None and 0 < 2 * window < segments.length:
             out = _blockwise(q, k, v, window)
         else:
-            mask = segments.attention_mask(window, x_BLD.device)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+            mask = segments.attention_mask(window, x_BLD.device, causal=causal)
+            out = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=causal and mask is None
+            )
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def init_state(self, batch_size: int) -> KVCache:
+        """An empty cache; only causal attention can be decoded."""
+        assert self.options.causal, "attention in both directions has no decode state"
         weight = self.Wqkv.weight
         return KVCache.empty(
             batch_size, self.options.heads, self.head_dim, dtype=weight.dtype, device=weight.device
@@ -81,6 +91,37 @@ class CausalSelfAttention(nn.Module):
                 cos, sin = cos[:, None], sin[:, None]
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         return q, k, v
+
+
+class CrossAttention(nn.Module):
+    """(B, L, D) reads a memory of M positions per row -> (B, L, D). No positions are added here:
+    what stands where is for the encoder to write into its vectors. `Wkv` has the layout
+    (2, heads, head_dim), no biases."""
+
+    def __init__(self, dim: int, options: AttentionOptions):
+        super().__init__()
+        self.options = options
+        self.head_dim = dim // options.heads
+        self.Wq = nn.Linear(dim, dim, bias=False)
+        self.Wkv = nn.Linear(dim, 2 * dim, bias=False)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    def read(self, memory: Memory) -> Memory:
+        """Keys and values (B, M, 2 D) of an encoder's output (B, M, D)."""
+        return Memory(self.Wkv(memory.values), memory.lengths)
+
+    def forward(self, x_BLD: Tensor, read: Memory) -> Tensor:
+        """What each position finds in `read`; zero in rows whose memory is empty."""
+        q = self.Wq(x_BLD).unflatten(-1, (self.options.heads, self.head_dim)).transpose(1, 2)
+        kv = read.values.unflatten(-1, (2, self.options.heads, self.head_dim))
+        k, v = kv.transpose(1, 3).unbind(2)
+        if self.options.qk_norm:
+            q, k = _unit_rms(q), _unit_rms(k)
+        valid_B11M, empty_B = read.valid[:, None, None], read.lengths == 0
+        mask = valid_B11M | empty_B[:, None, None, None]  # a row without any key would be NaN
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = out.masked_fill(empty_B[:, None, None, None], 0.0)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
 def _unit_rms(x: Tensor) -> Tensor:

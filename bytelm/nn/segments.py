@@ -1,9 +1,9 @@
 """`Segments`: which positions of a padded batch are real, and which may see each other.
 
 Every mixer needs the same three facts about its rows: how many positions are valid, where a new
-document starts, and each position's index within its document. They are derived here once a
+document starts, and each position's index within its document. They are derived here once per
 sequence and shared by all layers of a stack. Padding is on the right only; causality then keeps it
-from touching valid positions, so mixers need no padding mask.
+from touching valid positions, so causal mixers need no padding mask.
 """
 
 from dataclasses import dataclass
@@ -50,28 +50,37 @@ class Segments:
             return index
         return index - torch.where(self.starts, index, 0).cummax(dim=1).values
 
-    def attention_mask(self, window: int, device: torch.device) -> Tensor | None:
-        """Bool mask for attention, (L, L) or (B, 1, L, L); None = plain causal. Made once a window.
+    def attention_mask(
+        self, window: int, device: torch.device, *, causal: bool = True
+    ) -> Tensor | None:
+        """Bool mask of attention that broadcasts against (B, H, L, L), made once per window; None =
+        nothing is hidden, apart from what comes later if `causal`.
 
-        window: number of earlier positions in view besides the position itself; -1 = all.
+        window: number of earlier positions in view besides the position itself (and of later ones,
+        if not causal); -1 = all. Padding is hidden where causality does not hide it.
         """
-        if self.document_ids is None and not 0 <= window < self.length - 1:
+        narrow = 0 <= window < self.length - 1
+        if self.document_ids is None and not narrow and (causal or self.lengths is None):
             return None
-        if window not in self._masks:
-            self._masks[window] = self._make_mask(window, device)
-        return self._masks[window]
+        if (window, causal) not in self._masks:
+            self._masks[window, causal] = self._make_mask(window, device, causal)
+        return self._masks[window, causal]
 
     @cached_property
-    def _masks(self) -> dict[int, Tensor]:
+    def _masks(self) -> dict[tuple[int, bool], Tensor]:
         return {}
 
-    def _make_mask(self, window: int, device: torch.device) -> Tensor:
+    def _make_mask(self, window: int, device: torch.device, causal: bool) -> Tensor:
         index = torch.arange(self.length, device=device)
         distance = index[:, None] - index[None, :]
-        mask = distance >= 0
+        mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
         if window >= 0:
-            mask &= distance <= window
-        if self.document_ids is None:
+            mask &= distance.abs() <= window
+        if self.document_ids is not None:
+            same = self.document_ids[:, :, None] == self.document_ids[:, None, :]
+            mask = (mask & same)[:, None]
+        if causal or self.valid is None:
             return mask
-        same = self.document_ids[:, :, None] == self.document_ids[:, None, :]
-        return (mask & same)[:, None]
+        # padding sees itself: nobody reads it, but a row of the mask without a key would be NaN
+        itself = torch.eye(self.length, dtype=torch.bool, device=device)
+        return mask & self.valid[:, None, None] | itself

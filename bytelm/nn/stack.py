@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bytelm.errors import BytelmError
-from bytelm.nn.attention import AttentionOptions, CausalSelfAttention
+from bytelm.nn.attention import AttentionOptions, SelfAttention
 from bytelm.nn.mamba2 import Mamba2, SSMOptions
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
@@ -64,9 +64,9 @@ class Block(nn.Module):
     def __init__(self, letter: str, options: StackOptions):
         super().__init__()
         self.norm1 = RMSNorm(options.dim, eps=options.eps)
-        self.mixer: CausalSelfAttention | Mamba2
+        self.mixer: SelfAttention | Mamba2
         if letter in "tT":
-            self.mixer = CausalSelfAttention(options.dim, options.attention)
+            self.mixer = SelfAttention(options.dim, options.attention)
         else:
             self.mixer = Mamba2(options.dim, options.ssm)
         self.mlp: SwiGLU | None = None
@@ -123,14 +123,19 @@ class Stack(nn.Module):
         """Residual additions: 1 a lower-case layer, 2 an upper-case one."""
         return sum(2 if letter.isupper() else 1 for letter in self.letters)
 
-    @torch.no_grad()
     def reset_linears(self, residual_adds: int) -> None:
-        """Linears ~ N(0, 0.02); those that write to the residual stream (`out_proj`, `fc2`) are
-        scaled by 1/sqrt(residual_adds), the number of additions from the outside in."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                writes = name.endswith(("out_proj", "fc2"))
-                module.weight.normal_(0, 0.02 / math.sqrt(residual_adds) if writes else 0.02)
+        """`reset_linears` of the whole stack."""
+        reset_linears(self, residual_adds)
+
+
+@torch.no_grad()
+def reset_linears(module: nn.Module, residual_adds: int) -> None:
+    """Linears of `module` ~ N(0, 0.02); those that write to the residual stream (`out_proj`, `fc2`)
+    are scaled by 1/sqrt(residual_adds), the number of additions from the outside in."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear):
+            writes = name.endswith(("out_proj", "fc2"))
+            part.weight.normal_(0, 0.02 / math.sqrt(residual_adds) if writes else 0.02)
 
 
 def stack_flops(layout: str, options: StackOptions, context: float) -> float:
@@ -141,7 +146,8 @@ def stack_flops(layout: str, options: StackOptions, context: float) -> float:
     for letter in parse_layout(layout):
         if letter in "tT":
             window = options.attention.window
-            seen = context / 2 if window < 0 else min(context / 2, window + 1)
+            seen, sides = (context / 2, 1) if options.attention.causal else (context, 2)
+            seen = seen if window < 0 else min(seen, sides * window + 1)
             total += 8 * D * D + 4 * D * seen
         else:
             total += _mamba_flops(D, options.ssm)

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
-from bytelm.arch.base import ByteModel
+from bytelm.arch.base import ByteModel, EncoderModel, Family, Seq2SeqModel
+from bytelm.data.batch import IGNORE, Batch
 from bytelm.registry import architecture
 from bytelm.vocab import ByteVocab
 
@@ -87,7 +88,20 @@ CASES: dict[str, tuple[str, dict]] = {
             **_SSM,
         },
     ),
+    "encdec": ("encdec", {"d_model": 32, "heads": 2, "hidden": 48}),
+    "encdec-qk-norm": (
+        "encdec",
+        {"d_model": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 3, "qk_norm": True},
+    ),
+    "encoder": ("encoder", {"layers": 2, "d_model": 32, "heads": 2}),
+    "encoder-window": ("encoder", {"layers": 3, "d_model": 32, "heads": 2, "window": 3}),
 }
+LABELS = ("prose", "code", "machine")
+
+
+def cases_of(family: Family) -> list[str]:
+    """The names of the cases whose architecture is of this family."""
+    return sorted(name for name, (arch, _) in CASES.items() if architecture(arch).family == family)
 
 
 @contextmanager
@@ -106,8 +120,9 @@ def make(name: str, *, seed: int = 0) -> ByteModel:
     arch, settings = CASES[name]
     torch.manual_seed(seed)
     cls = architecture(arch)
+    more = {"labels": LABELS} if cls.family == "encoder" else {}
     with default_dtype(torch.float64):
-        model = cls(cls.Config(**settings), ByteVocab())
+        model = cls(cls.Config(**settings), ByteVocab(), **more)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim <= 1 or not parameter.any():
@@ -115,6 +130,19 @@ def make(name: str, *, seed: int = 0) -> ByteModel:
                 elif parameter.ndim == 2 and parameter.std() < 0.1:
                     parameter.mul_(4)
     return model.eval()
+
+
+def training_batch(model: ByteModel, *, seed: int = 0) -> Batch:
+    """A ragged batch of three rows with all that a model of this family learns from."""
+    ids, lengths = texty_ids(3, 40, seed=seed), torch.tensor([40, 17, 3])
+    if isinstance(model, EncoderModel):
+        return Batch(ids=ids, lengths=lengths, labels=torch.tensor([0, 2, 1]))
+    valid = torch.arange(40) < lengths[:, None]
+    targets = torch.where(valid, texty_ids(3, 40, seed=seed + 1), IGNORE)
+    source = None
+    if isinstance(model, Seq2SeqModel):
+        source = Batch(ids=texty_ids(3, 11, seed=seed + 2), lengths=torch.tensor([4, 11, 6]))
+    return Batch(ids=ids, targets=targets, lengths=lengths, source=source)
 
 
 def texty_ids(rows: int, length: int, *, seed: int = 0) -> torch.Tensor:

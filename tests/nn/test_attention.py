@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bytelm.nn.attention import AttentionOptions, CausalSelfAttention
+from bytelm.nn.attention import AttentionOptions, SelfAttention
 from bytelm.nn.cache import KVCache
 from bytelm.nn.norms import RMSNorm
 from bytelm.nn.rope import rotary_tables, rotate
@@ -15,7 +15,7 @@ from bytelm.nn.segments import Segments
 def attention(window=-1, rotary_dim=4, qk_norm=False):
     torch.manual_seed(0)
     options = AttentionOptions(heads=2, rotary_dim=rotary_dim, window=window, qk_norm=qk_norm)
-    return CausalSelfAttention(16, options).double()
+    return SelfAttention(16, options).double()
 
 
 def naive(layer, x):
