@@ -91,9 +91,13 @@ SOURCES = Registry(
     "source",
     "bytelm.sources",
     {
-        "hub": "bytelm.data.sources.records:HubSource",
-        "records": "bytelm.data.sources.records:RecordSource",
-        "archive": "bytelm.data.sources.archives:ArchiveSource",
+        "hub": "bytelm.data.sources.hub:HubSource",
+        "json-lines": "bytelm.data.sources.json_lines:JsonLinesSource",
+        "parquet": "bytelm.data.sources.parquet:ParquetSource",
+        "zip": "bytelm.data.sources.zip:ZipSource",
+        "ar": "bytelm.data.sources.ar:ArSource",
+        "tar": "bytelm.data.sources.tar:TarSource",
+        "compressed": "bytelm.data.sources.compressed:CompressedSource",
     },
 )
 LOADERS = Registry(

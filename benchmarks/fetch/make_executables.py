@@ -18,7 +18,7 @@ from pathlib import Path
 from fetch import Package
 from make_samples import BUILDS, WASM, WHEELS, wheel
 
-from bytelm.data.sources.archives import ArchiveSource
+from bytelm.data.sources.archives import open_archive
 
 # (platform to ask for, tag in the wheel's name, sha256, format and architecture)
 RPDS = (
@@ -148,7 +148,7 @@ def from_debian() -> dict[str, bytes]:
     """LLVM bitcode of a .deb, and the members of a static library (.a) inside one."""
     made: dict[str, bytes] = {}
     for package in (BITCODE, LIBRARY):
-        for document in ArchiveSource(package.fetch()):
+        for document in open_archive(package.fetch()):
             name = Path(document.meta["path"].replace("!", "/"))
             kind = {".bc": "llvm-bitcode-", ".o": "elf-x86-64"}.get(name.suffix)
             if kind is not None and len(document.data) < 5 << 20:

@@ -15,7 +15,7 @@ from typing import cast
 
 import numpy as np
 
-from bytelm.data.sources import FileSource, ManySource, Source, open_source
+from bytelm.data.sources import open_source
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.files import write_bytes
 from bytelm.tokenizer import codec_core, files
@@ -299,22 +299,11 @@ def _name(item: str | os.PathLike[str]) -> str | Path:
 
 
 def _least_bytes(paths: Iterable[str | os.PathLike[str] | bytes]) -> int:
-    """What can be known of the size before reading: of documents and of plain files."""
-    total = 0
-    for item in paths:
-        if isinstance(item, bytes):
-            total += len(item)
-        else:
-            total += sum(
-                part.path.stat().st_size
-                for part in _parts(open_source(_name(item)))
-                if isinstance(part, FileSource)
-            )
-    return total
-
-
-def _parts(source: Source) -> Iterable[Source]:
-    return source.sources if isinstance(source, ManySource) else (source,)
+    """What is known of the size before reading: of documents and of plain files."""
+    return sum(
+        len(item) if isinstance(item, bytes) else open_source(_name(item)).least_bytes()
+        for item in paths
+    )
 
 
 def _largest(vocab_sizes: Sequence[int], special_tokens: Sequence[str]) -> int:

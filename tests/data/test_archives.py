@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bytelm.data.sources.archives import ArchiveSource, Limits
+from bytelm.data.sources.archives import Limits, open_archive
 from bytelm.errors import DataError
 from tests.data.containers import ARCHIVES, MEMBERS, tar_of, zip_of
 
@@ -18,7 +18,7 @@ SMALL = Limits(member_bytes=1 << 20, total_bytes=4 << 20, members=10, slack=1 <<
 
 
 def read(path, limits=SMALL):
-    return [document.data for document in ArchiveSource(path, limits)]
+    return [document.data for document in open_archive(path, limits=limits)]
 
 
 @pytest.mark.parametrize("suffix", ["zip", "gz", "tar.gz"])

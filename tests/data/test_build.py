@@ -20,7 +20,7 @@ import pytest
 
 from bytelm.cli.app import run as command_line
 from bytelm.data import Corpus
-from bytelm.data import build as build_module
+from bytelm.data.corpus import build as build_module
 from bytelm.data.corpus.build import _Work, build, build_split
 from bytelm.data.corpus.journal import JOURNAL, Scratch
 from bytelm.data.corpus.shards import ShardWriter, documents_table

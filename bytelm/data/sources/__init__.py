@@ -1,4 +1,8 @@
-"""Sources: documents out of files, folders, archives, records, data sets."""
+"""Sources: documents out of files, folders, archives, record files and data sets.
+
+`base.py` holds what a source is, `open.py` finds the one that reads a path, and every other file
+reads one format. A new format is one such file and one line in `bytelm.registry.SOURCES`.
+"""
 
 from bytelm.data.sources.base import Document as Document
 from bytelm.data.sources.base import FileSource as FileSource
@@ -7,4 +11,4 @@ from bytelm.data.sources.base import MemorySource as MemorySource
 from bytelm.data.sources.base import OneFile as OneFile
 from bytelm.data.sources.base import Reading as Reading
 from bytelm.data.sources.base import Source as Source
-from bytelm.data.sources.base import open_source as open_source
+from bytelm.data.sources.open import open_source as open_source

@@ -1,27 +1,26 @@
-"""Members of archives and single compressed files, read in memory and bounded.
+"""What every archive format shares: members read in memory, bounded, nested ones opened too.
 
-Formats: zip and its relatives (.whl, .jar, .apk, .npz), tar with any compression, `ar` and .deb,
-and plain .gz/.bz2/.xz/.zst streams. Sizes in headers are never believed: every read counts what
-really comes out, and stops when a member, the whole archive, the ratio of bytes out to bytes in, or
-the nesting goes beyond `Limits`. Only regular members are read; links and devices are passed over.
-Names are kept as metadata and never used as paths, so a name like ../../etc/passwd is harmless.
+Sizes in headers are never believed: every read counts what really comes out, and stops when a
+member, the whole archive, the ratio of bytes out to bytes in, or the nesting goes beyond `Limits`.
+Only regular members are read; links and devices are passed over. Names are kept as metadata and
+never used as paths, so a name like ../../etc/passwd is harmless. The formats are the subclasses of
+`ArchiveSource` in `bytelm.registry.SOURCES`; an archive inside another is found there too.
 """
 
 import io
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, Self
 
-from bytelm.data.sources.base import Document, OneFile
-from bytelm.data.sources.streams import BROKEN, SUFFIXES, decompressed
-from bytelm.errors import DataError
+from bytelm.data.sources.base import Document, OneFile, Reading
+from bytelm.data.sources.streams import BROKEN
+from bytelm.errors import DataError, unknown_name
+from bytelm.registry import SOURCES
 
-_ZIP = (".zip", ".whl", ".jar", ".apk", ".npz", ".egg", ".aar", ".war", ".nupkg")
-_TAR = (".tar", ".tgz", ".tbz2", ".txz", ".crate", ".gem", ".whl.tar")
-_AR = (".deb", ".a", ".ar", ".udeb", ".lib")
 _BROKEN = (
     *BROKEN,
     zipfile.BadZipFile,
@@ -30,6 +29,8 @@ _BROKEN = (
     RuntimeError,  # zipfile: an encrypted member
     UnicodeDecodeError,
 )
+
+Members = Iterator[tuple[str, bytes]]  # (name, bytes) in stored order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,8 @@ class _Stream(Protocol):
 
 
 @dataclass
-class _Budget:
-    """What has come out so far, of an archive of `size` bytes."""
+class Budget:
+    """What has come out so far, of an archive called `name` of `size` bytes."""
 
     limits: Limits
     size: int
@@ -62,7 +63,7 @@ class _Budget:
     members: int = 0
 
     def read(self, stream: _Stream) -> bytes:
-        """All of a stream, as long as the budget lasts."""
+        """All of a stream; `DataError` as soon as that is more than the limits allow."""
         chunks, length = [], 0
         while chunk := stream.read(1 << 20):
             length += len(chunk)
@@ -80,7 +81,7 @@ class _Budget:
         if self.out > max(self.limits.slack, self.limits.ratio * self.size):
             self._refuse(f"its {self.size} bytes unpack to more than {self.limits.ratio:g} times")
 
-    def member(self) -> None:
+    def count_member(self) -> None:
         """Count a member; `DataError` when they are too many."""
         self.members += 1
         if self.members > self.limits.members:
@@ -92,113 +93,80 @@ class _Budget:
 
 @dataclass(frozen=True)
 class ArchiveSource(OneFile):
-    """The members of an archive file, those of nested archives included, in stored order."""
+    """The members of an archive file, those of nested archives included, in stored order.
+
+    A format says which `suffixes` its files have and how `members` are read.
+    """
 
     path: Path
     limits: Limits = field(default_factory=Limits)
 
+    @classmethod
+    def open(cls, spec: str | Path, *, reading: Reading) -> Self:
+        return cls(Path(spec))
+
+    @staticmethod
+    @abstractmethod
+    def members(stream: IO[bytes], name: str, budget: Budget) -> Members:
+        """The regular members of one archive called `name`, whose bytes `budget` counts.
+
+        Raises `DataError`, or what the library behind it raises for damaged files (`_BROKEN`).
+        """
+
     def __iter__(self) -> Iterator[Document]:
         name = str(self.path)
-        budget = _Budget(self.limits, self.path.stat().st_size, name)
+        budget = Budget(self.limits, self.path.stat().st_size, name)
+        inside = _Unpacker(archive_kinds(), budget)
         try:
             with self.path.open("rb") as stream:
-                for member, data in _unpack(stream, self.path.name, budget=budget, depth=0):
-                    meta = {"source": name, "path": member, "group": name}
-                    yield Document(data, meta)
+                for member, data in inside.unpack(type(self), stream, self.path.name, depth=0):
+                    yield Document(data, {"source": name, "path": member, "group": name})
         except _BROKEN as error:
             raise DataError(f"{name} cannot be read as an archive: {error}") from error
 
 
-def is_container(name: str) -> bool:
-    """Whether files of this name are opened rather than taken as they stand."""
-    return name.lower().endswith((*_ZIP, *_TAR, *_AR, *SUFFIXES))
+Format = type[ArchiveSource]
 
 
-def _unpack(
-    stream: IO[bytes], name: str, *, budget: _Budget, depth: int
-) -> Iterator[tuple[str, bytes]]:
-    """(member name, bytes) of everything inside an archive called `name`."""
-    if depth > budget.limits.depth:
-        raise DataError(f"{budget.name} is refused: archives nested deeper than {depth - 1}")
-    lower = name.lower()
-    stem, _, suffix = lower.rpartition(".")
-    if lower.endswith(_ZIP):
-        members = _zip_members(stream, budget)
-    elif lower.endswith(_AR):
-        members = _ar_members(stream, budget)
-    elif lower.endswith(_TAR) or (f".{suffix}" in SUFFIXES and stem.endswith(".tar")):
-        members = _tar_members(decompressed(stream, lower), budget)
-    else:
-        data = budget.read(decompressed(stream, lower))
-        members = iter([(name[: -len(suffix) - 1], data)])
-    for member, data in members:
-        budget.member()
-        if is_container(member):
-            inside = _unpack(io.BytesIO(data), member, budget=budget, depth=depth + 1)
-            for inner, inner_data in inside:
-                yield f"{member}!{inner}", inner_data
-        else:
-            yield member, data
+def archive_kinds() -> list[Format]:
+    """The registered archive formats, in order."""
+    return [kind for _, kind in SOURCES.items() if issubclass(kind, ArchiveSource)]
 
 
-def _zip_members(stream: IO[bytes], budget: _Budget) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(stream) as archive:
-        for info in archive.infolist():
-            if not info.filename.endswith("/"):  # is_dir() fails on a name of no characters
-                with archive.open(info) as member:
-                    yield info.filename, budget.read(member)
+def open_archive(path: Path, *, limits: Limits | None = None) -> ArchiveSource:
+    """The members of the archive at `path`, whose format its name tells, within `limits`.
+
+    Raises `DataError` for a name that no archive format claims.
+    """
+    kind = _format_of(path.name, archive_kinds())
+    if kind is None:
+        known = [suffix for format in archive_kinds() for suffix in format.suffixes]
+        raise DataError(f"{path}: {unknown_name('kind of archive', path.suffix, known)}")
+    return kind(path, limits or Limits())
 
 
-class _Counted(io.RawIOBase):
-    """A stream that counts what is read from it: tar skips members by reading them."""
-
-    def __init__(self, stream: IO[bytes], budget: _Budget):
-        self._stream, self._budget = stream, budget
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._budget.spend(len(data))
-        return data
+def _format_of(name: str, formats: Sequence[Format]) -> Format | None:
+    return next((kind for kind in formats if name.lower().endswith(kind.suffixes)), None)
 
 
-def _tar_members(stream: IO[bytes], budget: _Budget) -> Iterator[tuple[str, bytes]]:
-    counted = _Counted(stream, budget)
-    with tarfile.open(fileobj=counted, mode="r|") as archive:  # type: ignore[call-overload]
-        for info in archive:
-            if not info.isreg() or info.issparse():
+@dataclass(frozen=True)
+class _Unpacker:
+    """Reads an archive and the archives in it, on one budget."""
+
+    formats: Sequence[Format]
+    budget: Budget
+
+    def unpack(self, kind: Format, stream: IO[bytes], name: str, *, depth: int) -> Members:
+        """Everything inside an archive; members of nested ones as "nested!member"."""
+        if depth > self.budget.limits.depth:
+            raise DataError(
+                f"{self.budget.name} is refused: archives nested deeper than {depth - 1}"
+            )
+        for member, data in kind.members(stream, name, self.budget):
+            self.budget.count_member()
+            nested = _format_of(member, self.formats)
+            if nested is None:
+                yield member, data
                 continue
-            if info.size > budget.limits.member_bytes:
-                raise DataError(f"{budget.name}: member {info.name} has {info.size} bytes")
-            member = archive.extractfile(info)
-            assert member is not None, "a regular member has content"
-            yield info.name, member.read()
-
-
-def _ar_members(stream: IO[bytes], budget: _Budget) -> Iterator[tuple[str, bytes]]:
-    """Members of a Unix archive, System V and BSD long names; symbol tables are passed over."""
-    if stream.read(8) != b"!<arch>\n":
-        raise DataError(f"{budget.name} is not an ar archive: its first bytes are not !<arch>")
-    long_names = b""
-    while header := stream.read(60):
-        if len(header) < 60 or header[58:] != b"`\n" or not header[48:58].strip().isdigit():
-            raise DataError(f"{budget.name} has a broken ar member header")
-        name, size = header[:16].rstrip().decode("latin-1"), int(header[48:58])
-        if size > budget.limits.member_bytes:
-            raise DataError(f"{budget.name}: member {name} has {size} bytes")
-        data = stream.read(size)
-        if len(data) < size:
-            raise DataError(f"{budget.name} is truncated in member {name}")
-        budget.spend(size)
-        stream.read(size % 2)
-        if name == "//":
-            long_names = data
-        elif name.startswith("#1/") and name[3:].isdigit():
-            length = int(name[3:])
-            yield data[:length].rstrip(b"\0").decode("utf-8", "replace"), data[length:]
-        elif name[:1] == "/" and name[1:].isdigit():
-            yield long_names[int(name[1:]) :].split(b"/\n")[0].decode("utf-8", "replace"), data
-        elif name not in ("/", "/SYM64/"):
-            yield name.removesuffix("/"), data
+            for inner, inside in self.unpack(nested, io.BytesIO(data), member, depth=depth + 1):
+                yield f"{member}!{inner}", inside

@@ -1,17 +1,17 @@
-"""`Source`: iterates over `Document`s, whatever they are stored in. `open_source` picks the kind.
+"""`Source`: iterates over `Document`s, whatever they are stored in.
 
-The kind of a path is told by its name alone, so that what happens is predictable: records (.jsonl,
-.parquet), archives (.zip, .whl, .tar.gz, .deb ...), single compressed files (.gz, .zst, .xz), and
-everything else as it stands. Sources are only read, one pass, in a deterministic order; nothing is
-extracted to disk, no link is followed out of an archive, nothing is executed.
+Sources are only read, one pass, in a deterministic order; nothing is extracted to disk, no link is
+followed out of an archive, nothing is executed. A class that is registered in
+`bytelm.registry.SOURCES` says which paths it reads: by `scheme` ("hf:..."), by `suffixes` of the
+file name, or by `magic` numbers, and is made by its `open`. All of ours go by the name alone, so
+that what happens is predictable.
 """
 
-import glob
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from bytelm.errors import DataError, unknown_name
 
@@ -20,25 +20,67 @@ from bytelm.errors import DataError, unknown_name
 class Document:
     """The bytes of one document and where they came from.
 
-    `meta` may hold: `source` (file read), `path` (name inside it), `group` (what must stay together
-    when data is split: a package, a book), `media` (format), and for parts of executables `offset`
-    and `address`.
+    `meta` may hold: `source` (file read), `path` (place relative to what was opened: of a file in a
+    folder, of a member in an archive, "a.zip!member" of a member of an archive in a folder), `group`
+    (what must stay together when data is split: a package, a book), `media` (format), for parts of
+    executables `offset` and `address`, and the columns that `Reading.columns` names.
     """
 
     data: bytes
     meta: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read.
+
+    field     JSON or column name of the text of a record (dots go into nested objects)
+    group     JSON or column name of what must stay together in a split; None: the record alone
+    columns   JSON or column names of what is kept with each record, as text: labels, languages
+    group_by_folder  files of one folder stay together in a split, rather than each file alone
+    raw       take every file as it stands, archives and records too
+    sections  executables whole, or cut into sections ("each"), or only those with instructions
+
+    Raises `DataError` for an unknown value of `sections`.
+    """
+
+    field: str = "text"
+    group: str | None = None
+    group_by_folder: bool = False
+    raw: bool = False
+    sections: Literal["whole", "code", "each"] = "whole"
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.sections not in _PARTS:
+            raise DataError(unknown_name("part of executables", self.sections, _PARTS))
+
+
+_PARTS = ("whole", "code", "each")
+
+
 class Source(ABC):
     """An iterable of documents; iterating again reads again."""
+
+    scheme: ClassVar[str] = ""  # "hf": reads what is spelt "hf:..."
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of file names, in lower case
+    magic: ClassVar[tuple[tuple[int, bytes], ...]] = ()  # (offset, bytes) at the head of a file
+
+    @classmethod
+    def open(cls, spec: str | Path, *, reading: Reading) -> Self:
+        """The source that reads `spec`: a path, or the whole "scheme:..." text.
+
+        Called for registered classes only. Raises `DataError` for a `spec` it cannot read.
+        """
+        raise NotImplementedError(f"{cls.__name__} is not opened by name")
 
     @abstractmethod
     def __iter__(self) -> Iterator[Document]: ...
 
     def leaves(self) -> Iterator["Source"]:
-        """The sources this one reads in turn: files, as a rule. A build goes on from one of them.
+        """The sources this one reads in turn: files, as a rule. A build resumes at one of them.
 
-        >>> [len(list(leaf)) for leaf in open_source([MemorySource([b"x"]), ()]).leaves()]
+        >>> [len(list(leaf)) for leaf in ManySource((MemorySource([b"x"]),)).leaves()]
         [1]
         """
         yield self
@@ -47,6 +89,10 @@ class Source(ABC):
         """What tells cheaply whether this leaf has changed; None: nothing does."""
         return None
 
+    def least_bytes(self) -> int:
+        """Bytes that its documents have at least, as far as that is known before reading."""
+        return 0
+
 
 class OneFile(Source):
     """Base of the sources that read one file, at `path`."""
@@ -54,7 +100,7 @@ class OneFile(Source):
     path: Path
 
     def stamp(self) -> str:
-        """Path, size and time of the last change."""
+        """Path, size in bytes and time of the last change in nanoseconds."""
         found = self.path.stat()
         return f"{self.path} {found.st_size} {found.st_mtime_ns}"
 
@@ -69,6 +115,29 @@ class FileSource(OneFile):
     def __iter__(self) -> Iterator[Document]:
         name = str(self.path)
         yield Document(self.path.read_bytes(), {"source": name, "group": self.group or name})
+
+    def least_bytes(self) -> int:
+        return self.path.stat().st_size
+
+
+@dataclass(frozen=True)
+class PlacedSource(Source):
+    """The documents of `source`, a file called `name` relative to the folder that was opened."""
+
+    source: Source
+    name: str
+
+    def __iter__(self) -> Iterator[Document]:
+        for document in self.source:
+            inner = document.meta.get("path")
+            place = self.name if inner is None else f"{self.name}!{inner}"
+            yield Document(document.data, {**document.meta, "path": place})
+
+    def stamp(self) -> str | None:
+        return self.source.stamp()
+
+    def least_bytes(self) -> int:
+        return self.source.least_bytes()
 
 
 @dataclass(frozen=True)
@@ -100,93 +169,5 @@ class ManySource(Source):
         for source in self.sources:
             yield from source.leaves()
 
-
-@dataclass(frozen=True)
-class Reading:
-    """How sources are read.
-
-    field     JSON or column name of the text of a record (dots go into nested objects)
-    group     JSON or column name of what must stay together in a split; None: the record alone
-    group_by_folder  files of one folder stay together in a split, rather than each file alone
-    raw       take every file as it stands, archives and records too
-    sections  executables whole, or cut into sections ("each"), or only those with instructions
-    """
-
-    field: str = "text"
-    group: str | None = None
-    group_by_folder: bool = False
-    raw: bool = False
-    sections: Literal["whole", "code", "each"] = "whole"
-
-    def __post_init__(self) -> None:
-        if self.sections not in _PARTS:
-            raise DataError(unknown_name("part of executables", self.sections, _PARTS))
-
-
-_PARTS = ("whole", "code", "each")
-
-
-def open_source(spec: object, *, reading: Reading | None = None) -> Source:
-    """The source that reads `spec`: a `Source`, a path, a folder, a glob pattern, a list of these,
-    or "hf:NAME?split=train&config=en" for a Hugging Face data set.
-
-    A folder is read recursively in sorted order; each file in it by its own kind. Raises
-    `DataError` for a path that does not exist, with the nearest name that does.
-
-    >>> [d.data for d in open_source([MemorySource([b"x"]), MemorySource([b"y"])])]
-    [b'x', b'y']
-    """
-    reading = reading or Reading()
-    source = _open(spec, reading=reading)
-    if reading.sections == "whole":
-        return source
-    from bytelm.data.sources.executables import SectionSource
-
-    return SectionSource(source, reading.sections)
-
-
-def _open(spec: object, *, reading: Reading) -> Source:
-    if isinstance(spec, Source):
-        return spec
-    if isinstance(spec, list | tuple):
-        return ManySource(tuple(_open(part, reading=reading) for part in spec))
-    if not isinstance(spec, str | Path):
-        raise DataError(
-            f"a source is a path, a Source or a list of them, not {type(spec).__name__}"
-        )
-    if isinstance(spec, str) and spec.startswith("hf:"):
-        from bytelm.data.sources.records import HubSource
-
-        return HubSource.parse(spec, reading=reading)
-    return ManySource(tuple(_open_file(p, reading=reading) for p in _files(Path(spec))))
-
-
-def _files(path: Path) -> list[Path]:
-    """The regular files a path, folder or pattern names, sorted."""
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file())
-    if glob.has_magic(str(path)):
-        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-        if files := [p for p in found if p.is_file()]:
-            return files
-        raise DataError(f"no file matches {str(path)!r}")
-    if path.exists():
-        raise DataError(f"{path} is neither a file nor a folder")
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise DataError(f"{path} does not exist: " + unknown_name("file", path.name, siblings[:1000]))
-
-
-def _open_file(path: Path, *, reading: Reading) -> Source:
-    from bytelm.data.sources import archives, records
-
-    name = path.name.lower()
-    file = FileSource(path, group=str(path.parent) if reading.group_by_folder else None)
-    if reading.raw:
-        return file
-    if records.is_records(name):
-        return records.RecordSource(path, reading=reading)
-    if archives.is_container(name):
-        return archives.ArchiveSource(path)
-    return file
+    def least_bytes(self) -> int:
+        return sum(source.least_bytes() for source in self.sources)
