@@ -33,6 +33,10 @@ def build(
     group: Annotated[
         str | None, typer.Option(help="JSON or column name of what a split keeps together.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="JSON or column name to keep with each record, such as a label."),
+    ] = None,
     group_by_folder: Annotated[
         bool,
         typer.Option("--group-by-folder", help="A split keeps the files of a folder together."),
@@ -52,7 +56,7 @@ def build(
 ) -> None:
     """Read sources into a memory-mapped corpus: once, in order, all or nothing.
 
-    A build that was interrupted, however it was, goes on when the same command is given again.
+    A build that was interrupted, however it was, resumes when the same command is given again.
     """
     from bytelm.data.corpus.build import build as build_one
     from bytelm.data.corpus.build import build_split
@@ -60,12 +64,17 @@ def build(
 
     settings: dict[str, Any] = {
         "reading": Reading(
-            field=field, group=group, group_by_folder=group_by_folder, raw=raw, sections=sections
+            field=field,
+            group=group,
+            columns=tuple(column or ()),
+            group_by_folder=group_by_folder,
+            raw=raw,
+            sections=sections,
         ),
         "deduplicate": deduplicate,
         "shard_bytes": shard_mib << 20,
         "overwrite": overwrite,
-        "say": note,
+        "notify": note,
     }
     with _progress() as report:
         if heldout:
@@ -124,7 +133,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Counts, sizes, entropy, formats, scripts, compressibility and duplicates."""
-    from bytelm.data.corpus.build import open_documents
+    from bytelm.data.corpus.documents import open_documents
     from bytelm.data.inspect import Inspection
     from bytelm.data.sources import Reading
 

@@ -1,9 +1,9 @@
 """Documents to measure, from whatever the data layer reads and from built corpora."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from bytelm.data import Corpus, Reading, open_source
+from bytelm.data import Reading
+from bytelm.data.corpus.documents import open_documents
 
 
 def read_documents(specs: Iterable[str], *, field: str = "text", raw: bool = False) -> list[bytes]:
@@ -11,13 +11,7 @@ def read_documents(specs: Iterable[str], *, field: str = "text", raw: bool = Fal
 
     specs       paths and patterns as `bytelm.data.open_source` takes them, or built corpora
     field, raw  as in `bytelm.data.Reading`
+
+    Raises `DataError` for a path that does not exist or cannot be read.
     """
-    reading = Reading(field=field, raw=raw)
-    documents: list[bytes] = []
-    for spec in specs:
-        if (Path(spec) / "corpus.json").is_file():
-            corpus = Corpus.open(spec)
-            documents += (corpus.document(i).tobytes() for i in range(len(corpus)))
-        else:
-            documents += (document.data for document in open_source(spec, reading=reading))
-    return documents
+    return [document.data for document in open_documents(specs, reading=Reading(field, raw=raw))]

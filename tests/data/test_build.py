@@ -21,9 +21,11 @@ import pytest
 from bytelm.cli.app import run as command_line
 from bytelm.data import Corpus
 from bytelm.data.corpus import build as build_module
-from bytelm.data.corpus.build import _Work, build, build_split
-from bytelm.data.corpus.journal import JOURNAL, Scratch
-from bytelm.data.corpus.shards import ShardWriter, documents_table
+from bytelm.data.corpus.build import Builder, build, build_split
+from bytelm.data.corpus.build_folder import BuildFolder
+from bytelm.data.corpus.journal import JOURNAL
+from bytelm.data.corpus.metadata import read_rows
+from bytelm.data.corpus.shards import ShardWriter
 from bytelm.data.sources import FileSource, MemorySource
 from bytelm.errors import DataError
 from tests.data.containers import tar_of, zip_of
@@ -86,10 +88,10 @@ def test_a_build_goes_on_after_any_number_of_stops(tmp_path, mark_always, stops)
         with pytest.raises(Stop):
             build(sources, tmp_path / "c", shard_bytes=64, progress=stop_after(stop))
         assert not (tmp_path / "c").exists()
-    built = build(sources, tmp_path / "c", shard_bytes=64, say=said.append)
+    built = build(sources, tmp_path / "c", shard_bytes=64, notify=said.append)
     # The mark comes after the report of progress: the document that stopped it is read again.
     if stops != [1]:
-        assert said == [f"going on with the build of {tmp_path}/c after {stops[-1] - 1} documents"]
+        assert said == [f"resuming the build of {tmp_path}/c after {stops[-1] - 1} documents"]
     whole = build(sources, tmp_path / "whole", shard_bytes=64)
     assert whole == replace(built, path=whole.path) and whole.duplicates > 0
     assert content(built.path) == content(whole.path)
@@ -152,7 +154,7 @@ def test_a_changed_source_takes_back_only_what_came_after_it(tmp_path, mark_alwa
         with pytest.raises(Stop):
             build(sources, tmp_path / "c", deduplicate=False, progress=stop_after(8))
         change()
-        build(sources, tmp_path / "c", deduplicate=False, say=said.append)
+        build(sources, tmp_path / "c", deduplicate=False, notify=said.append)
         return content(tmp_path / "c")
 
     def same_as_whole(found: dict[str, bytes]) -> bool:
@@ -169,7 +171,7 @@ def test_a_changed_source_takes_back_only_what_came_after_it(tmp_path, mark_alwa
     assert same_as_whole(stop_then(lambda: (tmp_path / "in" / "0").write_bytes(b"before all")))
     kept = [3, 7, 2, None]
     for message, documents in zip(said, kept, strict=True):
-        expected = "starting anew" if documents is None else f"after {documents} documents"
+        expected = "starting from scratch" if documents is None else f"after {documents} documents"
         assert message.endswith(expected)
 
 
@@ -197,9 +199,9 @@ def test_a_file_that_vanishes_while_building_is_named_and_the_rest_goes_on(
         build(sources, tmp_path / "c", progress=progress)
     with pytest.raises(SystemExit) as exit:
         command_line(["data", "build", str(sources), "--out", str(tmp_path / "c")])
-    assert not exit.value.code and "going on with the build" in capfd.readouterr().err
+    assert not exit.value.code and "resuming the build" in capfd.readouterr().err
     build(sources, tmp_path / "whole")
-    documents = [list(documents_table(tmp_path / name)) for name in ("c", "whole")]
+    documents = [list(read_rows(tmp_path / name)) for name in ("c", "whole")]
     assert documents[0] == documents[1]
 
 
@@ -216,7 +218,7 @@ def test_a_full_disk_is_named_and_the_build_goes_on_when_there_is_room(
         write(self, data)
 
     monkeypatch.setattr(ShardWriter, "write", full)
-    for status, message in ((2, "No space left"), (None, "going on with the build")):
+    for status, message in ((2, "No space left"), (None, "resuming the build")):
         with pytest.raises(SystemExit) as exit:
             command_line(command)
         assert (exit.value.code or None) == status and message in capfd.readouterr().err
@@ -227,10 +229,10 @@ def test_a_full_disk_is_named_and_the_build_goes_on_when_there_is_room(
 def test_other_settings_start_anew_and_say_so(tmp_path, mark_always):
     sources, said = make_sources(tmp_path / "in"), []
     with pytest.raises(Stop):
-        build(sources, tmp_path / "c", progress=stop_after(8), say=said.append)
-    assert said[0].startswith("the build of") and "the same command goes on" in said[0]
-    build(sources, tmp_path / "c", shard_bytes=50, say=said.append)
-    assert said[1].endswith("starting anew")
+        build(sources, tmp_path / "c", progress=stop_after(8), notify=said.append)
+    assert said[0].startswith("the build of") and "the same command resumes" in said[0]
+    build(sources, tmp_path / "c", shard_bytes=50, notify=said.append)
+    assert said[1].endswith("starting from scratch")
     build(sources, tmp_path / "whole", shard_bytes=50)
     assert content(tmp_path / "c") == content(tmp_path / "whole")
 
@@ -241,8 +243,8 @@ def test_a_shard_that_lost_bytes_starts_anew(tmp_path, mark_always, damage):
     with pytest.raises(Stop):
         build(sources, tmp_path / "c", shard_bytes=64, progress=stop_after(12))
     damage(tmp_path / ".c.building" / "corpus" / "shard-00001.bin")
-    build(sources, tmp_path / "c", shard_bytes=64, say=said.append)
-    assert said[0].endswith("starting anew")
+    build(sources, tmp_path / "c", shard_bytes=64, notify=said.append)
+    assert said[0].endswith("starting from scratch")
     build(sources, tmp_path / "whole", shard_bytes=64)
     assert content(tmp_path / "c") == content(tmp_path / "whole")
 
@@ -252,7 +254,7 @@ def test_a_source_of_which_nothing_is_known_is_read_again(tmp_path, mark_always)
     known = build(sources[0], tmp_path / "known").documents
     with pytest.raises(Stop):
         build(sources, tmp_path / "c", progress=stop_after(known + 2))
-    built = build(sources, tmp_path / "c", say=said.append)
+    built = build(sources, tmp_path / "c", notify=said.append)
     assert said[0].endswith(f"after {known} documents") and built.documents == known + 3
     build(sources, tmp_path / "whole")
     assert content(tmp_path / "c") == content(tmp_path / "whole")
@@ -262,7 +264,7 @@ def test_file_names_need_not_be_utf8(tmp_path):
     (tmp_path / "in").mkdir()
     Path(os.fsdecode(bytes(tmp_path / "in") + b"/caf\xe9")).write_bytes(b"x")
     build(tmp_path / "in", tmp_path / "c")
-    (row,) = documents_table(tmp_path / "c")
+    (row,) = read_rows(tmp_path / "c")
     assert row["source"] == f"{tmp_path}/in/caf\\udce9" == row["group"]
 
 
@@ -271,9 +273,9 @@ def kill_a_build(path: Path, *, when: str, overwrite: bool = False) -> None:
     child = os.fork()
     if child == 0:
         if when == "placing":
-            Path.rename = killed_at_call(2, Path.rename)
+            os.replace = killed_at_call(2, os.replace)
         else:
-            _Work._add = killed_at_call(3, _Work._add)
+            Builder._add = killed_at_call(3, Builder._add)
         build(MemorySource([b"a" * 99, b"b", b"c"]), path, shard_bytes=64, overwrite=overwrite)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -316,7 +318,7 @@ def test_a_build_killed_while_replacing_a_corpus_loses_neither(tmp_path):
 
 
 def test_two_builds_of_one_folder_do_not_meet(tmp_path):
-    with Scratch(tmp_path / "c", settings={}, overwrite=False):
+    with BuildFolder(tmp_path / "c", settings={}, overwrite=False):
         build(MemorySource([b"y"]), tmp_path / "d")
         with pytest.raises(DataError, match="another process is building"):
             build(MemorySource([b"y"]), tmp_path / "c")
@@ -394,7 +396,7 @@ def test_a_real_process_interrupted_or_killed_says_how_to_go_on(tmp_path):
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
         assert process.returncode != 0
-    assert b"going on with the build" in err and b"the same command goes on" in err
+    assert b"resuming the build" in err and b"the same command resumes" in err
     subprocess.run([*command, str(tmp_path / "c")], check=True)
     subprocess.run([*command, str(tmp_path / "whole")], check=True)
     assert content(tmp_path / "c") == content(tmp_path / "whole")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bytelm.data import Corpus, Document, Windows
 from bytelm.data.corpus.build import build, build_split, is_heldout
-from bytelm.data.corpus.shards import documents_table
+from bytelm.data.corpus.metadata import read_rows
 from bytelm.data.sources import MemorySource
 from bytelm.errors import DataError
 
@@ -61,7 +61,7 @@ def test_metadata_tells_where_each_document_came_from(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_bytes(b"hello")
     Corpus.build(tmp_path / "in", tmp_path / "out")
-    (row,) = documents_table(tmp_path / "out")
+    (row,) = read_rows(tmp_path / "out")
     assert row["source"].endswith("a.txt") and row["length"] == 5
     assert row["sha256"] == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
@@ -216,7 +216,7 @@ def test_a_split_keeps_groups_whole_and_never_moves_them(tmp_path):
             return iter(documents)
 
     train, held = build_split(Fixed([]), tmp_path / "c", heldout=0.25)
-    groups = [{row["group"] for row in documents_table(part.path)} for part in (train, held)]
+    groups = [{row["group"] for row in read_rows(part.path)} for part in (train, held)]
     assert groups[1] == share and not groups[0] & groups[1]
     assert train.documents + held.documents == 120
 

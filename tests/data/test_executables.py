@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytelm.data import Corpus, Reading, open_source
-from bytelm.data.corpus.shards import documents_table
+from bytelm.data.corpus.metadata import read_rows
 from bytelm.data.magic import EXECUTABLE, identify
 from bytelm.data.sources.executables import SECTIONED, sections
 from bytelm.errors import DataError
@@ -84,7 +84,7 @@ def test_both_halves_of_a_fat_file_keep_their_offsets():
 def test_a_position_maps_back_to_file_offset_and_address(tmp_path):
     path = SAMPLES / "xxhash" / "win32.pyd"
     Corpus.build(path, tmp_path / "c", reading=Reading(sections="each"))
-    corpus, rows = Corpus.open(tmp_path / "c"), list(documents_table(tmp_path / "c"))
+    corpus, rows = Corpus.open(tmp_path / "c"), list(read_rows(tmp_path / "c"))
     position = int(corpus.offsets[1]) + 7
     document, byte = corpus.locate(position)
     row = rows[document]

@@ -1,49 +1,25 @@
 """`Corpus`: the bytes of many documents as one memory-mapped stream, built once or a plain file.
 
-On disk a built corpus is a folder: `shard-00000.bin` ... (raw uint8), `offsets.npy` (int64, where
-each document starts in the concatenated stream), `documents.parquet` (where it came from) and
-`corpus.json` (counts, hashes, settings). Payloads hold no separators: begin and end symbols live
-outside the byte range and are added on reading. Any plain file is a corpus of one document as it
-stands, whatever its extension; reading records or archive members is the builder's work
-(corpus/build.py).
+Any plain file is a corpus of one document as it stands, whatever its extension; reading records or
+archive members is the builder's work (build.py). What lies on disk is described in format.py.
 """
 
 import glob
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.data.sources import Reading
+from bytelm.data.corpus.format import PathLike
+from bytelm.data.corpus.storage import Bytes, Storage, open_storage
+from bytelm.data.sources.base import Reading
+from bytelm.data.sources.open import fixed_folder
 from bytelm.errors import DataError, unknown_name
-
-Bytes = NDArray[np.uint8]
-
-FORMAT = 1
-DESCRIPTION = "corpus.json"
-OFFSETS = "offsets.npy"
-DOCUMENTS = "documents.parquet"
-
-_VERIFY_BELOW = 256 << 20  # opening checks the hashes of corpora up to this size (about 0.3 s)
-_SAMPLED_ABOVE = 64 << 20  # plain files above this are fingerprinted by size and 64 blocks
-_BLOCK = 1 << 20
-
-PathLike = str | Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """What one path contributes: its shards, its document lengths, and its identity."""
-
-    path: Path
-    shards: list[Bytes]
-    lengths: NDArray[np.int64]
-    identity: Callable[[], str]
 
 
 class Corpus:
@@ -55,14 +31,14 @@ class Corpus:
     (1, 3, b'abc', b'bc')
     """
 
-    def __init__(self, parts: Sequence[_Part]):
-        self._parts = list(parts)
-        self._shards = [shard for part in parts for shard in part.shards if len(shard)]
+    def __init__(self, storages: Sequence[Storage]):
+        self._storages = list(storages)
+        self._shards = [shard for part in storages for shard in part.shards if len(shard)]
         self._starts = _offsets([len(shard) for shard in self._shards])
-        lengths = [part.lengths for part in parts]
+        lengths = [part.lengths for part in storages]
         self.offsets = _offsets(np.concatenate(lengths) if lengths else [])
         if len(self) == 0:
-            names = ", ".join(str(part.path) for part in parts) or "no path at all"
+            names = ", ".join(str(part.path) for part in storages) or "no path at all"
             raise DataError(f"the corpus is empty: {names} holds no document")
 
     @classmethod
@@ -72,8 +48,7 @@ class Corpus:
         `verify`: compare the shards with the stored hashes; None does so up to 256 MiB. Sizes are
         always compared. Raises `DataError` for a corrupted, truncated or empty corpus.
         """
-        found = _expand(paths)
-        return cls([_open_part(path, verify=verify) for path in found])
+        return cls([open_storage(p, root=root, verify=verify) for p, root in _expand(paths)])
 
     @classmethod
     def build(
@@ -85,7 +60,8 @@ class Corpus:
         deduplicate: bool = True,
         overwrite: bool = False,
     ) -> "Corpus":
-        """Read `sources` into a new folder `path` and open it; see corpus/build.py."""
+        """Read `sources` into a new folder `path` and open it; see `bytelm.data.corpus.build`."""
+        # Not above: a build locks its folder, for which there are POSIX calls only.
         from bytelm.data.corpus.build import build
 
         build(sources, path, reading=reading, deduplicate=deduplicate, overwrite=overwrite)
@@ -94,14 +70,14 @@ class Corpus:
     @classmethod
     def concat(cls, corpora: Iterable["Corpus"]) -> "Corpus":
         """Several corpora as one, in the order given."""
-        return cls([part for corpus in corpora for part in corpus._parts])
+        return cls([part for corpus in corpora for part in corpus._storages])
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __reduce__(self) -> tuple[object, ...]:
         # A worker process maps the files again: pickling a memory map would copy its bytes.
-        return _reopen, ([part.path for part in self._parts],)
+        return _reopen, ([(part.path, part.root) for part in self._storages],)
 
     @property
     def total_bytes(self) -> int:
@@ -111,14 +87,31 @@ class Corpus:
     @property
     def paths(self) -> list[Path]:
         """The files and folders that were opened."""
-        return [part.path for part in self._parts]
+        return [part.path for part in self._storages]
 
     def document(self, index: int) -> Bytes:
-        """The bytes of one document; negative indices count from the end."""
+        """The bytes of one document, (n,) uint8; negative indices count from the end."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"document {index} of {len(self)}")
         index %= len(self)
         return self.read(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    def column(self, name: str) -> list[Any]:
+        """What is known about each document under `name`, a value or None per document.
+
+        Names: source, path, group, media, length, folder (the first folder of `path`: the label
+        where a collection has a folder per class); of built corpora also sha256, offset, address
+        and what `Reading.columns` kept. Plain files know the former only. Raises `DataError` with
+        the nearest match for a name that no part of the corpus knows.
+        """
+        columns = [part.columns() for part in self._storages]
+        if not any(name in known for known in columns):
+            allowed = dict.fromkeys(column for known in columns for column in known)
+            raise DataError(unknown_name("column", name, allowed))
+        values: list[Any] = []
+        for part, known in zip(self._storages, columns, strict=True):
+            values += part.column(name) if name in known else [None] * len(part.lengths)
+        return values
 
     def read(self, start: int, stop: int) -> Bytes:
         """Bytes [start, stop) of the joined stream: a view inside a shard, else a copy."""
@@ -153,12 +146,12 @@ class Corpus:
         Plain files above 64 MiB contribute their size and 64 evenly spaced MiB, so that opening a
         terabyte stays quick; a run's resume check needs no more.
         """
-        parts = [part.identity() for part in self._parts]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        identities = [part.identity() for part in self._storages]
+        return hashlib.sha256(json.dumps(identities).encode()).hexdigest()
 
 
-def _reopen(paths: list[Path]) -> Corpus:
-    return Corpus([_open_part(path, verify=False) for path in paths])
+def _reopen(places: list[tuple[Path, Path | None]]) -> Corpus:
+    return Corpus([open_storage(path, root=root, verify=False) for path, root in places])
 
 
 def _offsets(lengths: Iterable[int]) -> NDArray[np.int64]:
@@ -166,108 +159,16 @@ def _offsets(lengths: Iterable[int]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 
-def _expand(paths: PathLike | Iterable[PathLike]) -> list[Path]:
-    """The paths named, glob patterns replaced by their sorted matches."""
+def _expand(paths: PathLike | Iterable[PathLike]) -> list[tuple[Path, Path | None]]:
+    """(path, the fixed folder of its pattern) of all paths named, patterns in sorted order."""
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    found: list[Path] = []
-    for path in given:
-        matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
-        if Path(path).exists() or not glob.has_magic(str(path)):
-            found.append(Path(path))
-        elif matches:
-            found.extend(Path(match) for match in matches if Path(match).is_file())
-        else:
+    found: list[tuple[Path, Path | None]] = []
+    for path in map(Path, given):
+        if path.exists() or not glob.has_magic(str(path)):
+            found.append((path, None))
+            continue
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        if not matches:
             raise DataError(f"no file matches {str(path)!r}")
+        found += [(match, fixed_folder(path)) for match in matches if match.is_file()]
     return found
-
-
-def _open_part(path: Path, *, verify: bool | None) -> _Part:
-    if path.is_file():
-        return _open_file(path)
-    if (path / DESCRIPTION).is_file():
-        return _open_built(path, verify=verify)
-    if path.is_dir():
-        raise DataError(
-            f"{path} is a folder without {DESCRIPTION}. Build a corpus from it with: "
-            f"bytelm data build {path} --out CORPUS; or name its files, e.g. {path}/*"
-        )
-    if path.exists():
-        raise DataError(f"{path} is neither a file nor a folder")
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise DataError(f"{path} does not exist: " + unknown_name("file", path.name, siblings[:1000]))
-
-
-def _map(path: Path) -> Bytes:
-    if path.stat().st_size == 0:
-        return np.empty(0, np.uint8)  # mmap refuses empty files
-    return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
-
-
-def _open_file(path: Path) -> _Part:
-    data = _map(path)
-    return _Part(
-        path=path,
-        shards=[data],
-        lengths=np.array([len(data)], np.int64),
-        identity=lambda: _identity(data),
-    )
-
-
-def _identity(data: Bytes) -> str:
-    digest = hashlib.sha256(str(len(data)).encode())
-    if len(data) <= _SAMPLED_ABOVE:
-        digest.update(data.data)
-    else:
-        for start in np.linspace(0, len(data) - _BLOCK, 64).astype(np.int64):
-            digest.update(data[start : start + _BLOCK].data)
-    return digest.hexdigest()
-
-
-def describe(path: Path) -> dict:
-    """The `corpus.json` of a built corpus, checked for its format."""
-    try:
-        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-        found = description["format"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{path / DESCRIPTION} is not a corpus description: {error}") from error
-    if found != FORMAT:
-        raise DataError(
-            f"{path} has corpus format {found}; this version reads {FORMAT}. Rebuild it"
-        )
-    return description
-
-
-def _open_built(path: Path, *, verify: bool | None) -> _Part:
-    description = describe(path)
-    if verify is None:
-        verify = description["bytes"] <= _VERIFY_BELOW
-    for entry in description["files"]:
-        _check(path / entry["file"], entry, verify=verify)
-    offsets = np.load(path / OFFSETS, allow_pickle=False)
-    shards = [_map(path / e["file"]) for e in description["files"] if e["file"].endswith(".bin")]
-    held = sum(len(shard) for shard in shards)
-    if len(offsets) != description["documents"] + 1 or held != offsets[-1]:
-        raise DataError(
-            f"{path} is damaged: {OFFSETS} does not fit {DESCRIPTION} and the shards. Rebuild it"
-        )
-    fingerprint = description["fingerprint"]
-    return _Part(path=path, shards=shards, lengths=np.diff(offsets), identity=lambda: fingerprint)
-
-
-def _check(file: Path, entry: dict, *, verify: bool) -> None:
-    """Compare one file of a corpus with its description."""
-    if not file.is_file():
-        raise DataError(f"{file} is missing; the corpus is incomplete. Rebuild it")
-    size = file.stat().st_size
-    if size != entry["bytes"]:
-        raise DataError(f"{file} has {size} bytes instead of {entry['bytes']}. Rebuild the corpus")
-    if verify and hash_file(file) != entry["sha256"]:
-        raise DataError(
-            f"{file} is corrupted: its sha256 is not the stored one. Rebuild the corpus"
-        )
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file, read once."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

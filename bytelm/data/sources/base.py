@@ -21,9 +21,9 @@ class Document:
     """The bytes of one document and where they came from.
 
     `meta` may hold: `source` (file read), `path` (place relative to what was opened: of a file in a
-    folder, of a member in an archive, "a.zip!member" of a member of an archive in a folder), `group`
-    (what must stay together when data is split: a package, a book), `media` (format), for parts of
-    executables `offset` and `address`, and the columns that `Reading.columns` names.
+    folder, of a member in an archive, "a.zip!member" of a member of an archive in a folder),
+    `group` (what must stay together when data is split: a package, a book), `media` (format), for
+    parts of executables `offset` and `address`, and the columns that `Reading.columns` names.
     """
 
     data: bytes
@@ -41,7 +41,8 @@ class Reading:
     raw       take every file as it stands, archives and records too
     sections  executables whole, or cut into sections ("each"), or only those with instructions
 
-    Raises `DataError` for an unknown value of `sections`.
+    Raises `DataError` for an unknown value of `sections` and for columns that have the name of
+    something every document has.
     """
 
     field: str = "text"
@@ -54,9 +55,18 @@ class Reading:
     def __post_init__(self) -> None:
         if self.sections not in _PARTS:
             raise DataError(unknown_name("part of executables", self.sections, _PARTS))
+        if taken := [name for name in self.columns if name in STANDARD_COLUMNS]:
+            raise DataError(
+                f"the column {taken[0]!r} is one that every document has (these are "
+                f"{', '.join(STANDARD_COLUMNS)}): rename it in the records"
+            )
 
 
 _PARTS = ("whole", "code", "each")
+STANDARD_COLUMNS = (
+    *("source", "path", "folder", "group", "media", "sha256"),
+    *("offset", "address", "length"),
+)
 
 
 class Source(ABC):

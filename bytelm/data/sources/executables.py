@@ -16,7 +16,7 @@ from bytelm.data.magic import identify
 from bytelm.data.sources.base import Document, Source
 from bytelm.errors import DataError, MissingExtraError
 
-Part = Literal["code", "each"]
+Selection = Literal["code", "each"]
 
 SECTIONED = ("elf", "pe", "macho", "macho-fat")
 _PE_CODE = 0x20000000  # IMAGE_SCN_MEM_EXECUTE
@@ -40,7 +40,7 @@ class SectionSource(Source):
     """The sections of the executables in `source`: all ("each") or those with instructions."""
 
     source: Source
-    part: Part
+    selection: Selection
 
     def __iter__(self) -> Iterator[Document]:
         for document in self.source:
@@ -50,12 +50,12 @@ class SectionSource(Source):
                 yield document
                 continue
             for section in found:
-                if section.size and (section.code or self.part == "each"):
+                if section.size and (section.code or self.selection == "each"):
                     yield _cut(document, section, media=kind)
 
     def leaves(self) -> Iterator[Source]:
         for leaf in self.source.leaves():
-            yield SectionSource(leaf, self.part)
+            yield SectionSource(leaf, self.selection)
 
     def stamp(self) -> str | None:
         return self.source.stamp()

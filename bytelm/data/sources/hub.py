@@ -1,5 +1,6 @@
-"""Hugging Face data sets, streamed or saved. The library is used as a reader only: its shuffling and
-resuming are not relied on.
+"""Hugging Face data sets, streamed or saved.
+
+The library is used as a reader only: its shuffling and resuming are not relied on.
 """
 
 from collections.abc import Iterator
