@@ -28,10 +28,10 @@ from benchmarks.exact_packages import package_file
 from benchmarks.exact_table import write
 from benchmarks.exact_texts import ROOT, texts
 from bytelm.exact import ByteConverter, load_gguf
-from bytelm.exact.converter import advance
-from bytelm.exact.frontier import Skeleton
-from bytelm.exact.prefix_tree import TrunkTree
-from bytelm.exact.text_beam import Row
+from bytelm.exact.advance import advance
+from bytelm.exact.frontier import CanonicalFrontier
+from bytelm.exact.text_beam import TextBeam
+from bytelm.exact.token_tree import TokenTree
 
 METHODS = ("naive", "healing", "canonical")
 
@@ -39,11 +39,11 @@ METHODS = ("naive", "healing", "canonical")
 def after(lm: ByteConverter, tokens: list[int], data: bytes) -> np.ndarray:
     """(len(data) + 1,) log P of 0, 1, ... bytes of `data` after tokens taken for granted."""
     assert lm.encoder is not None
-    base = TrunkTree(lm.lm, lm.index).root.walk(tokens)
+    base = TokenTree(lm.lm, lm.trie).root.descend(tokens)
     base.logprob = 0.0
-    row = Row((), starts=((base, True),), skeleton=Skeleton(lm.encoder, base))
-    trace = [row.logprob]
-    advance([row], [data], traces=[trace])
+    beam = TextBeam(initial=((base, True),), frontier=CanonicalFrontier(lm.encoder, base))
+    trace = [beam.logprob]
+    advance([beam], [data], traces=[trace])
     return np.array(trace)
 
 
@@ -51,7 +51,7 @@ def bits(lm: ByteConverter, prompt: bytes, middle: bytes) -> dict[str, float]:
     """Bits of `middle` after `prompt`, by method."""
     assert lm.encoder is not None
     tokens = lm.encoder.encode(prompt)
-    last = lm.index.vocab_bytes[tokens[-1]] or b""
+    last = lm.trie.vocab_bytes[tokens[-1]] or b""
     healed = after(lm, tokens[:-1], last + middle)
     exact = float(lm.score(middle, context=[prompt]).sum())
     nats = {
@@ -65,7 +65,7 @@ def bits(lm: ByteConverter, prompt: bytes, middle: bytes) -> dict[str, float]:
 def edges(lm: ByteConverter, text: bytes) -> set[int]:
     """Positions between two tokens of the text's own encoding."""
     assert lm.encoder is not None
-    lengths = [len(lm.index.vocab_bytes[i] or b"") for i in lm.encoder.encode(text)]
+    lengths = [len(lm.trie.vocab_bytes[i] or b"") for i in lm.encoder.encode(text)]
     return {0, *np.cumsum(lengths).tolist()}
 
 

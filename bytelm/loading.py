@@ -312,11 +312,11 @@ def _arguments(kind: type, stored: Description) -> dict[str, Any]:
 
 def _windowed(lm: ByteConverter, *, window: int | None, stride: int | None) -> ByteLM:
     """The converted model, with its context bounded if a window is given."""
-    from bytelm.exact.windowed import Windowed
+    from bytelm.exact.windowed import WindowedConverter
 
     if window is None and stride is not None:
         raise BytelmError("stride is how far a window moves: give a window, too")
-    return lm if window is None else Windowed(lm, window=window, stride=stride)
+    return lm if window is None else WindowedConverter(lm, window=window, stride=stride)
 
 
 def _window(stored: Description) -> int:

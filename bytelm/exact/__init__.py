@@ -1,8 +1,10 @@
 """Tokenized language models as exact byte-level ones (docs/exact.md)."""
 
 from bytelm.exact.conversion import convert, load_gguf, load_hf, load_token_model
-from bytelm.exact.converter import ByteConverter, ConvertedState
-from bytelm.exact.token_lm import NgramLM, TabularLM, TokenLM, TreeTokenLM
+from bytelm.exact.converter import ByteConverter, Mode
+from bytelm.exact.models.tabular import TabularLM, TokenNgramLM
+from bytelm.exact.state import ConvertedState
+from bytelm.exact.token_lm import TokenLM, TreeTokenLM
 from bytelm.exact.tokenizers.encoders import CallableEncoder, Encoder
 
 __all__ = [
@@ -10,9 +12,10 @@ __all__ = [
     "CallableEncoder",
     "ConvertedState",
     "Encoder",
-    "NgramLM",
+    "Mode",
     "TabularLM",
     "TokenLM",
+    "TokenNgramLM",
     "TreeTokenLM",
     "convert",
     "load_gguf",

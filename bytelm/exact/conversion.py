@@ -18,7 +18,7 @@ from bytelm.exact.models.gguf import load_weights
 from bytelm.exact.models.huggingface import (
     hugging_face_lm,
     is_hugging_face,
-    read_hf_directory,
+    read_directory,
     token_lm,
 )
 from bytelm.exact.token_lm import TokenLM
@@ -43,7 +43,7 @@ def convert(
     canonical modes, an `Encoder` or a function from bytes to ids.
     start: ids that stand before every text of a Hugging Face model, if not its BOS or separator.
 
-    >>> from bytelm.exact.token_lm import TabularLM
+    >>> from bytelm.exact import TabularLM
     >>> lm = convert(TabularLM(lambda h: [0.5, 0.25, 0.25], [b"a", b"ab", None], eos_ids={2}))
     >>> round(lm.start(b"a").logprobs().exp()[98].item(), 4)     # "ab" is 1/3 of what starts with a
     0.3333
@@ -66,7 +66,7 @@ def load_hf(
     device: str | torch.device = "cpu",
 ) -> ByteConverter:
     """The model in a Hugging Face directory (config, safetensors, tokenizer) as a `ByteLM`."""
-    model, tokenizer = read_hf_directory(path, device)
+    model, tokenizer = read_directory(path, device)
     return convert(model, tokenizer, mode=mode, beam=beam, epsilon=epsilon)
 
 
@@ -85,7 +85,7 @@ def load_gguf(
     path = Path(path)
     tables = read_gguf_tokenizer(read_metadata(path))
     if mode != "all":
-        tables.need_encoder()
+        tables.require_encoder()
     lm = token_lm(
         load_weights(path).to(device),
         tables.vocab_bytes,
@@ -106,7 +106,7 @@ def _tables_of(tokenizer: Any, mode: Mode) -> TokenizerTables:
         raise BytelmError("converting a Hugging Face model needs its tokenizer as second argument")
     tables = read_hf_tokenizer(tokenizer)
     if mode != "all":
-        tables.need_encoder()
+        tables.require_encoder()
     return tables
 
 
@@ -120,7 +120,7 @@ def _converter(
         beam=beam,
         epsilon=epsilon,
         specials=tables.specials,
-        prefix=tables.prefix,
+        dummy_prefix=tables.dummy_prefix,
     )
 
 

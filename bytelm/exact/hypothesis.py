@@ -1,4 +1,4 @@
-"""The pieces of a text under conversion: a hypothesis, and all of them before the next byte."""
+"""The pieces of a text under conversion: one hypothesis, and all of them before the next byte."""
 
 from __future__ import annotations
 
@@ -9,82 +9,103 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bytelm.exact.logs import log, logaddexp
-from bytelm.exact.prefix_tree import Distribution, Trunk
-from bytelm.exact.tokenizers.vocabulary import Range
+from bytelm.exact.token_tree import Distribution, TokenPrefix
+from bytelm.exact.tokenizers.prefix_trie import Range
 
 _LOG_2 = math.log(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """How many trunks a byte may open, and the share of the mass below which one is not opened."""
+    """How many token prefixes a byte may add, and the share of the mass below which one is not."""
 
     beam: int
     epsilon: float
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
-    """All covers with this trunk whose last token is in the range.
+class Hypothesis:
+    """All covers with this token prefix whose last token is in the range.
 
-    `depth` bytes of the text lie behind the trunk's end; `logmass` = log P of these covers;
-    `ends`: the text may end here (only at depth 0, where the trunk spells the whole text).
+    prefix, distribution   whole tokens inside the text, and what the model says after them
+    token_range            range of the prefix trie: last tokens that agree with the text so far
+    depth                  bytes of the text that lie behind the end of the prefix
+    logmass                log P (nats) of these covers together
+    may_end                the text may end here (only at depth 0, where the prefix spells it all)
     """
 
-    trunk: Trunk
+    prefix: TokenPrefix
     distribution: Distribution
-    places: Range
+    token_range: Range
     depth: int
     logmass: float
-    ends: bool = False
+    may_end: bool = False
 
-    def narrowed(self, byte: int) -> Branch | None:
-        """Those of the covers that go on with `byte`; None if there are none."""
-        index = self.trunk.tree.index
-        lo, hi = index.narrow(self.places, self.depth, byte)
-        if lo == hi:
-            return None
-        assert self.trunk.logprob is not None
-        logmass = self.trunk.logprob + log(self.distribution.mass((lo, hi)))
-        return Branch(self.trunk, self.distribution, (lo, hi), self.depth + 1, logmass)
+    @property
+    def logprob(self) -> float:
+        """log P (nats) of the token prefix."""
+        assert self.prefix.logprob is not None, "a hypothesis stands on an evaluated prefix"
+        return self.prefix.logprob
+
+    def after(self, byte: int) -> Hypothesis | None:
+        """Those of the covers that continue with `byte`; None if there are none."""
+        lo, hi = self.prefix.tree.trie.narrow(self.token_range, self.depth, byte)
+        return None if lo == hi else self._within((lo, hi), self.depth + 1)
+
+    def unfinished(self) -> Hypothesis | None:
+        """Those of the covers whose last token goes beyond the text: the continuation of a token
+        that ends here belongs to a longer token prefix. None if there are none."""
+        lo, hi = self.token_range
+        ended = self.prefix.tree.trie.ended(self.token_range, self.depth)
+        if ended in (lo, hi):
+            return self if ended == lo else None
+        return self._within((ended, hi), self.depth)
+
+    def _within(self, token_range: Range, depth: int) -> Hypothesis:
+        logmass = self.logprob + log(self.distribution.mass(token_range))
+        return Hypothesis(self.prefix, self.distribution, token_range, depth, logmass)
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A row with the trunks that start at its end: what predicts the next byte.
+class Prediction:
+    """What predicts the next byte: the hypotheses, those that start at the end of the text
+    included, and the deferred token prefixes.
 
-    `logmass` is the log mass of all continuations and the end; `escape` the log weight of what was
-    pruned up to here and waits, `fresh` that of what was pruned here, `pruned` the latter's trunks;
-    `usual` the (257,) frequencies of outcomes in the text.
+    logmass        log mass of all continuations by a hypothesis, and of the end
+    log_deferred   log of the estimated weight of everything deferred, `pruned` included
+    log_pruned     log of the weight of what was pruned at the end of the text
+    pruned         its token prefixes
+    byte_prior     (257,) frequencies of outcomes in the text
     """
 
-    branches: tuple[Branch, ...]
+    hypotheses: tuple[Hypothesis, ...]
     logmass: float
-    escape: float
-    fresh: float
-    pruned: tuple[Trunk, ...]
-    usual: NDArray[np.float64]
+    log_deferred: float
+    log_pruned: float
+    pruned: tuple[TokenPrefix, ...]
+    byte_prior: NDArray[np.float64]
 
     @property
     def norm(self) -> float:
         """log of the weight of everything: what next-byte weights are divided by."""
-        return logaddexp(self.logmass, self.escape)
+        return logaddexp(self.logmass, self.log_deferred)
 
     def predict(self, outcome: int, lower: float) -> float:
-        """log weight of an outcome to which the live hypotheses give `lower`."""
-        return logaddexp(lower, self.escape + self.follow(outcome, lower))
+        """log weight of an outcome to which the hypotheses give `lower`."""
+        return logaddexp(lower, self.log_deferred + self.predict_deferred(outcome, lower))
 
-    def follow(self, outcome: int, lower: float) -> float:
-        """log of the probability of that outcome by those that wait: half as the live hypotheses
-        say, half as usual."""
-        usual = math.log(self.usual[outcome])
+    def predict_deferred(self, outcome: int, lower: float) -> float:
+        """log of the probability of that outcome under what is deferred: half as the hypotheses
+        say, half the byte prior."""
+        prior = math.log(self.byte_prior[outcome])
         if self.logmass == -math.inf:
-            return usual
-        return logaddexp(lower - self.logmass, usual) - _LOG_2
+            return prior
+        return logaddexp(lower - self.logmass, prior) - _LOG_2
 
     def all_weights(self, live: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`predict` of all 257 outcomes as shares of the whole, not as logs."""
-        share = math.exp(self.escape - self.norm)
+        """(257,) `predict` of all outcomes as shares of the whole, not as logs. live: (257,) the
+        shares that the hypotheses give them."""
+        share = math.exp(self.log_deferred - self.norm)
         if self.logmass == -math.inf:
-            return share * self.usual
-        return live + share / 2 * (live / math.exp(self.logmass - self.norm) + self.usual)
+            return share * self.byte_prior
+        return live + share / 2 * (live / math.exp(self.logmass - self.norm) + self.byte_prior)

@@ -1,50 +1,70 @@
-"""`TokenLM`: all that the converter asks of a token language model, and three small ones.
+"""`TokenLM`: all that the converter asks of a token language model.
 
 The model is a tree of token strings. `open` makes a cache that holds the root (the model's start
 tokens); `extend` appends one token to each of several nodes and returns the new nodes with the
 distributions that follow them; `release` says which nodes will not be asked for again. Nodes are
 whatever the model likes. That is enough for n-gram tables, a remote server or a transformer.
 
-A model that can do better than one row at a time implements `TreeTokenLM` as well: a whole tree of
-rows, for several caches, in one call. `extend_trees` below is the one door that the converter uses,
-and breaks such a request into levels for the plain models.
+A model that can do better than one level at a time implements `TreeTokenLM` as well: a whole tree
+of rows, for several caches, in one call. `extend_trees` below is the one door that the converter
+uses, and breaks such a request into levels for the plain models.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bytelm.errors import BytelmError
-
 Node = Any
 Cache = Any
-History = tuple[int, ...]  # a node of `TabularLM`: the tokens so far
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """A parent that is row number `row` of the same request (nodes themselves may be integers)."""
+class PendingParent:
+    """A parent that is row number `row` of the same request and has no node yet."""
 
     row: int
 
 
-Row = tuple["Node | Earlier", int]  # parent and token
+NodeRow = tuple["Node | PendingParent", int]  # parent and token: one row of the model
 
 
 class TokenLM(Protocol):
-    """A distribution over token strings, as a tree of nodes.
+    """A distribution over token strings, as a tree of nodes. What `bytelm.convert` takes besides
+    Hugging Face models; nothing needs to be inherited.
 
-    vocab_bytes  the bytes of each id; None = special token, which is never bytes
+    vocab_bytes  the bytes of each of the V ids; None = special token, which is never bytes
     eos_ids      specials that end a text
-    start_ids    what stands before every text (BOS, or a document separator)
+    start_ids    what stands before every text (BOS, or a document separator); may be empty
+
+    All log-probabilities are natural logs, float32 or float64; -inf is allowed. A row of them need
+    not be exactly normalised, but what is missing from 1 is lost in modes `all` and `canonical`.
+
+    A model that reads its whole history each time, in full:
+
+    >>> import torch
+    >>> class Coin:
+    ...     '''Tokens "a" and "ab" or the end, equally likely.'''
+    ...     vocab_bytes, eos_ids, start_ids = [b"a", b"ab", None], {2}, []
+    ...     def open(self):
+    ...         return None
+    ...     def root(self, cache):
+    ...         return (), self.after(())
+    ...     def extend(self, cache, rows):
+    ...         nodes = [(*parent, token) for parent, token in rows]
+    ...         return nodes, torch.stack([self.after(node) for node in nodes])
+    ...     def release(self, cache, nodes):
+    ...         pass
+    ...     def after(self, tokens):
+    ...         return torch.full((3,), 1 / 3).log()
+    >>> from bytelm.exact import convert
+    >>> round(convert(Coin()).start(b"a").logprobs().exp()[ord("b")].item(), 4)   # of "a", "ab"
+    0.5
     """
 
     vocab_bytes: list[bytes | None]
@@ -52,13 +72,15 @@ class TokenLM(Protocol):
     start_ids: list[int]
 
     def open(self) -> Cache:
-        """A new cache, holding the root node."""
+        """A new cache for one text, holding the root node."""
 
     def root(self, cache: Cache) -> tuple[Node, Tensor]:
-        """The root and (V,) log-probabilities of the first token of a text."""
+        """The root, which stands after `start_ids`, and (V,) log-probabilities of a text's first
+        token."""
 
     def extend(self, cache: Cache, rows: list[tuple[Node, int]]) -> tuple[list[Node], Tensor]:
-        """Append a token to each parent: new nodes, (len(rows), V) natural-log probabilities."""
+        """Append a token to each parent: R new nodes, and (R, V) log-probabilities of what follows
+        each. Parents stay valid and may repeat."""
 
     def release(self, cache: Cache, nodes: list[Node]) -> None:
         """These nodes will not be parents any more, nor will their descendants be used."""
@@ -70,118 +92,35 @@ class TreeTokenLM(TokenLM, Protocol):
 
     @abstractmethod
     def extend_trees(
-        self, requests: list[tuple[Cache, list[Row]]]
+        self, requests: list[tuple[Cache, list[NodeRow]]]
     ) -> list[tuple[list[Node], Tensor]]:
-        """As `extend` for each (cache, rows); a parent may be an `Earlier` row of its request."""
+        """As `extend` for each (cache, rows); a parent may be a `PendingParent`, an earlier row of
+        its request."""
 
 
 def extend_trees(
-    lm: TokenLM, requests: list[tuple[Cache, list[Row]]]
+    lm: TokenLM, requests: list[tuple[Cache, list[NodeRow]]]
 ) -> list[tuple[list[Node], Tensor]]:
-    """One answer a request: in one pass if the model can, else level by level."""
+    """One answer per request, as `TreeTokenLM.extend_trees`: in one pass if the model can, else
+    level by level."""
     if isinstance(lm, TreeTokenLM):
         return lm.extend_trees(requests)
     return [_by_levels(lm, cache, rows) for cache, rows in requests]
 
 
-def _by_levels(lm: TokenLM, cache: Cache, rows: list[Row]) -> tuple[list[Node], Tensor]:
+def _by_levels(lm: TokenLM, cache: Cache, rows: list[NodeRow]) -> tuple[list[Node], Tensor]:
     level = [0] * len(rows)
     levels = defaultdict(list)
     for i, (parent, _) in enumerate(rows):
-        level[i] = level[parent.row] + 1 if isinstance(parent, Earlier) else 0
+        level[i] = level[parent.row] + 1 if isinstance(parent, PendingParent) else 0
         levels[level[i]].append(i)
     nodes: list[Node] = [None] * len(rows)
     logprobs: list[Tensor] = [torch.empty(0)] * len(rows)
     for _, members in sorted(levels.items()):
         asked = [
-            (nodes[parent.row] if isinstance(parent, Earlier) else parent, token)
+            (nodes[parent.row] if isinstance(parent, PendingParent) else parent, token)
             for parent, token in (rows[i] for i in members)
         ]
         for i, node, row in zip(members, *lm.extend(cache, asked), strict=True):
             nodes[i], logprobs[i] = node, row
     return nodes, torch.stack(logprobs)
-
-
-class TabularLM:
-    """A token LM given by a function from the tokens so far to V probabilities.
-
-    Nodes are tuples of ids; nothing is cached. For tests and baselines.
-
-    >>> lm = TabularLM(lambda history: [0.5, 0.25, 0.25], [b"a", b"b", None], eos_ids={2})
-    >>> lm.root(lm.open())[1].exp().tolist()
-    [0.5, 0.25, 0.25]
-    """
-
-    def __init__(
-        self,
-        distribution: Callable[[History], Sequence[float] | np.ndarray],
-        vocab_bytes: Sequence[bytes | None],
-        *,
-        eos_ids: Iterable[int] = (),
-    ):
-        self.distribution = distribution
-        self.vocab_bytes = list(vocab_bytes)
-        self.eos_ids = set(eos_ids)
-        self.start_ids: list[int] = []
-
-    def open(self) -> None:
-        return None
-
-    def _logprobs(self, history: tuple[int, ...]) -> Tensor:
-        p = torch.as_tensor(np.asarray(self.distribution(history)), dtype=torch.float64)
-        return p.log()
-
-    def root(self, cache: None) -> tuple[History, Tensor]:
-        return (), self._logprobs(())
-
-    def extend(self, cache: None, rows: list[tuple[History, int]]) -> tuple[list[History], Tensor]:
-        nodes = [(*history, token) for history, token in rows]
-        return nodes, torch.stack([self._logprobs(history) for history in nodes])
-
-    def release(self, cache: None, nodes: list[History]) -> None:
-        return None
-
-
-class NgramLM(TabularLM):
-    """A token n-gram model with additive smoothing, interpolated over all orders up to `order`.
-
-    p_k(t | h) = (count(h, t) + smoothing · V · p_{k-1}(t | shorter h)) / (count(h) + smoothing · V)
-    from the last k - 1 tokens, and p_0 uniform over tokens with bytes and the end ids. Every token
-    sequence is a text and is followed by the first of `eos_ids`.
-    """
-
-    def __init__(
-        self,
-        sequences: Iterable[Sequence[int]],
-        vocab_bytes: Sequence[bytes | None],
-        *,
-        eos_ids: Iterable[int],
-        order: int = 3,
-        smoothing: float = 0.01,
-    ):
-        if order < 1:
-            raise BytelmError(f"the order of an n-gram model must be at least 1, not {order}")
-        super().__init__(self._interpolate, vocab_bytes, eos_ids=eos_ids)
-        end = min(self.eos_ids)
-        self.order, self.smoothing = order, smoothing
-        self._counts: dict[tuple[int, ...], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        for sequence in sequences:
-            tokens = [*sequence, end]
-            for i, token in enumerate(tokens):
-                for length in range(min(order, i + 1)):
-                    self._counts[tuple(tokens[i - length : i])][token] += 1
-        allowed = np.array(
-            [data is not None or i in self.eos_ids for i, data in enumerate(self.vocab_bytes)]
-        )
-        self._uniform = allowed / allowed.sum()
-
-    def _interpolate(self, history: tuple[int, ...]) -> np.ndarray:
-        p = self._uniform
-        weight = self.smoothing * len(p)
-        for length in range(min(self.order, len(history) + 1)):
-            seen = self._counts.get(history[len(history) - length :])
-            if seen is None:
-                break
-            p = p * (weight / (sum(seen.values()) + weight))
-            p[list(seen)] += np.array(list(seen.values())) / (sum(seen.values()) + weight)
-        return p

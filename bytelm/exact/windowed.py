@@ -1,4 +1,4 @@
-"""`Windowed`: a converted model that reads long texts with a context of bounded length.
+"""`WindowedConverter`: a converted model that reads long texts with a context of bounded length.
 
 The twin of what `NativeLM` does for byte models, with the same rule (`Reach`): byte t is predicted
 from the bytes x[s:t] alone, where s is a function of t that jumps by `stride` when the window is
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError
-from bytelm.exact.converter import ByteConverter, ConvertedState
+from bytelm.exact.converter import ByteConverter
+from bytelm.exact.state import ConvertedState
 from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
 from bytelm.lm.reach import Reach
 from bytelm.lm.tally import check_pieces
@@ -36,9 +37,9 @@ class _Row:
 class WindowedState(BatchState):
     """Rows over one converted state, each in its own window."""
 
-    _lm: Windowed
+    _lm: WindowedConverter
 
-    def __init__(self, lm: Windowed, rows: Sequence[_Row], inner: ConvertedState):
+    def __init__(self, lm: WindowedConverter, rows: Sequence[_Row], inner: ConvertedState):
         self._lm, self._rows, self._inner = lm, tuple(rows), inner
 
     @property
@@ -93,7 +94,7 @@ class WindowedState(BatchState):
         return WindowedState(self._lm, [row for part in parts for row in part._rows], inner)
 
 
-class Windowed(ByteLM):
+class WindowedConverter(ByteLM):
     """A `ByteConverter` read with at most `window` bytes of context, dropped `stride` at a time
     (default window // 2). Contexts are bytes only."""
 

@@ -28,7 +28,7 @@ from bytelm.exact.models.forked import ForkedLM
 from bytelm.exact.models.tree_attention import Group, attend
 from bytelm.exact.models.tree_lm import TreeLM, depths
 from bytelm.exact.tokenizers.tables import merge_encoder
-from bytelm.exact.windowed import Windowed
+from bytelm.exact.windowed import WindowedConverter
 from bytelm.lm.reach import Reach
 from bytelm.nn.cache import KVCache
 from bytelm.nn.stack import StackState
@@ -40,7 +40,7 @@ from bytelm.vocab import TokenVocab
 _BATCH_LOGITS = 1 << 26  # numbers in the logits of one scoring forward: bounds memory, not results
 
 
-class SubwordLM(Windowed):
+class SubwordLM(WindowedConverter):
     """A model over the ids of `bpe` as an exact byte-level one.
 
     window, stride        as in `NativeLM`, in bytes

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
-from bytelm.exact import NgramLM, TabularLM, convert
+from bytelm.exact import TabularLM, TokenNgramLM, convert
 from bytelm.exact.converter import ByteConverter
 from bytelm.exact.tokenizers.encoders import CallableEncoder, GreedyEncoder
-from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 from tests.exact.tiny import TOKENIZERS, random_lm
 
 WORDS = [b"the", b"th", b"he", b" ", b" the", b"re", b"n", b" th", "é".encode(), b"\xc3"]
@@ -23,9 +23,9 @@ END = len(VOCAB) - 1
 TEXT = ("then there he " * 3 + "né the\nother ").encode()
 
 
-def ngram_lm() -> tuple[NgramLM, GreedyEncoder]:
-    encoder = GreedyEncoder(VocabularyIndex(VOCAB))
-    lm = NgramLM([encoder.encode(TEXT)], VOCAB, eos_ids={END}, order=3, smoothing=0.01)
+def ngram_lm() -> tuple[TokenNgramLM, GreedyEncoder]:
+    encoder = GreedyEncoder(PrefixTrie(VOCAB))
+    lm = TokenNgramLM([encoder.encode(TEXT)], VOCAB, eos_ids={END}, order=3, smoothing=0.01)
     return lm, encoder
 
 
@@ -77,7 +77,7 @@ def test_scores_are_the_steps_and_add_up_over_any_cut(lm, data):
 
 
 @MODE
-def test_states_are_values_and_rows_do_not_disturb_each_other(lm):
+def test_states_are_immutable_and_rows_do_not_disturb_each_other(lm):
     texts = [b"then t", b"", b"\xff", TEXT[:9]]
     state = lm.start_batch(texts)
     before = state.logprobs()
@@ -124,7 +124,7 @@ def test_a_token_of_probability_zero_changes_nothing():
 
 
 @pytest.mark.parametrize("mode", ["all", "canonical", "canonicalised"])
-def test_a_vocabulary_of_single_bytes_is_the_model_itself_at_one_row_a_byte(mode):
+def test_a_vocabulary_of_single_bytes_is_the_model_itself_at_one_row_per_byte(mode):
     rng = np.random.default_rng(0)
     rows = rng.dirichlet(np.ones(257), size=5)
     calls = []
@@ -139,12 +139,12 @@ def test_a_vocabulary_of_single_bytes_is_the_model_itself_at_one_row_a_byte(mode
     for i, byte in enumerate(b"any bytes \xff\x00 at all"):
         expected = torch.from_numpy(rows[sum(b"any bytes \xff\x00 at all"[:i]) % 5]).log()
         torch.testing.assert_close(state.logprobs(), expected, rtol=0, atol=1e-12)
-        assert state.batch.branches == [1]
+        assert state.batch.hypotheses == [1]
         state = state.feed(bytes([byte]))
     assert len(calls) == len(set(calls)) == len(b"any bytes \xff\x00 at all")
 
 
-def test_no_trunk_is_evaluated_twice_and_canonical_costs_a_row_a_byte():
+def test_no_token_prefix_is_evaluated_twice_and_canonical_costs_a_row_per_byte():
     inner, encoder = ngram_lm()
     asked = Counter()
 
@@ -156,7 +156,7 @@ def test_no_trunk_is_evaluated_twice_and_canonical_costs_a_row_a_byte():
     canonical = ByteConverter(lm, encoder, mode="canonical", beam=1, epsilon=0)
     canonical.score_with_end(TEXT)
     assert max(asked.values()) == 1
-    assert len(asked) == len(TEXT) + 1  # the root, and one trunk a byte
+    assert len(asked) == len(TEXT) + 1  # the root, and one token prefix per byte
     asked.clear()
     beam = ByteConverter(lm, None, mode="all", beam=3, epsilon=0)
     beam.score_with_end(TEXT)

@@ -23,9 +23,9 @@ from bytelm.exact.tokenizers.encoders import (
     PlainBPE,
     PretokenizedBPE,
 )
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 from bytelm.exact.tokenizers.tables import merge_encoder
 from bytelm.exact.tokenizers.tokenizer_files import expression_spans
-from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 
 def chain(order: int, length: int) -> dict[bytes, float]:
@@ -70,7 +70,7 @@ def ab_bpe(merges: list[tuple[bytes, bytes]]) -> tuple[list[bytes], Encoder]:
 
 def ab_greedy() -> tuple[list[bytes], Encoder]:
     vocab = [b"A", b"B", b"AB", b"BBA", b"AAAB"]
-    return vocab, GreedyEncoder(VocabularyIndex(vocab))
+    return vocab, GreedyEncoder(PrefixTrie(vocab))
 
 
 TOKENIZERS = {
@@ -141,7 +141,7 @@ def blank_lines() -> tuple[list[bytes], Encoder, dict[bytes, float]]:
     return vocab, encoder, law
 
 
-def test_paragraph_breaks_need_the_witness_trunks():
+def test_paragraph_breaks_need_the_lookahead_probes():
     vocab, encoder, law = blank_lines()
     assert encoder.encode(b"a\n\n") == [0, 2]
     assert encoder.encode(b"a\n\nb") == [0, 1, 1, 3]
@@ -152,7 +152,7 @@ def test_paragraph_breaks_need_the_witness_trunks():
     check_source(convert(model, as_function, mode="canonical"), law, prefixes)
 
 
-def test_the_single_trunk_rule_fails_at_a_paragraph_break():
+def test_the_single_prefix_rule_fails_at_a_paragraph_break():
     """ "The tokens before the last one are the encoding of their text" loses a\\n\\nb here."""
     vocab, encoder, law = blank_lines()
     model = token_model(law, vocab, encoder.encode)
@@ -232,6 +232,6 @@ def test_pieces_that_do_not_tile_the_text_are_refused():
 
 def test_plain_merges_say_when_a_byte_has_no_token():
     encoder = PlainBPE(BytePairs({b"a": 0}, lambda a, b: None))
-    assert encoder.trunks(b"ax") == ()
+    assert encoder.prefixes(b"ax") == ()
     with pytest.raises(ValueError, match="cannot encode"):
         encoder.encode(b"ax")

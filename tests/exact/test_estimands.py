@@ -1,8 +1,8 @@
 """Every mode against enumeration of all token strings of a finite-horizon model.
 
-The reference lists token strings and adds up decoded texts; it knows nothing of covers, trunks or
-ranges. Where theory says equal the agreement is asked to 1e-10; where it says lower bound, it must
-be one, and strictly so somewhere.
+The reference lists token strings and adds up decoded texts; it knows nothing of covers, token
+prefixes or ranges. Where theory says equal the agreement is asked to 1e-10; where it says lower
+bound, it must be one, and strictly so somewhere.
 """
 
 import math
@@ -10,9 +10,9 @@ import math
 import numpy as np
 import pytest
 
+from bytelm.exact import TabularLM
 from bytelm.exact.converter import ByteConverter
 from bytelm.exact.models.canonical import CanonicalLM
-from bytelm.exact.token_lm import TabularLM
 from tests.exact.tiny import (
     TOKENIZERS,
     canonical_prefixes,
@@ -84,7 +84,7 @@ def test_canonicalised_is_exact_in_every_sense(case):
 
 
 def canonical_mass(lm: TabularLM, prefixes: set, text: bytes, *, last: bool) -> float:
-    """Sum over covers of `text` whose trunk (and, with `last`, whose last token) is canonical."""
+    """Sum over covers of `text` whose token prefix (and, with `last`, last token) is canonical."""
     (end,) = lm.eos_ids
     total, stack = 0.0, [((), b"", 1.0)]
     while stack:
@@ -102,12 +102,12 @@ def canonical_mass(lm: TabularLM, prefixes: set, text: bytes, *, last: bool) -> 
     return total
 
 
-def test_canonical_sums_covers_on_canonical_trunks_and_bounds_all_from_below(case):
+def test_canonical_sums_covers_on_canonical_prefixes_and_bounds_all_from_below(case):
     lm, encoder, prefixes = case
     reference = texts(lm)
     free = converter(lm, encoder, "canonical")
     strict = converter(CanonicalLM(lm, encoder, renormalise=False), encoder, "canonical")
-    invalid_last = invalid_trunk = 0
+    invalid_last = invalid_prefix = 0
     for prefix in PREFIXES[1:]:
         everything = prefix_mass(reference, prefix)
         lower = free.start(prefix).batch.log_lower.exp().item()
@@ -116,8 +116,8 @@ def test_canonical_sums_covers_on_canonical_trunks_and_bounds_all_from_below(cas
         assert stricter == pytest.approx(canonical_mass(lm, prefixes, prefix, last=True), rel=1e-10)
         assert stricter <= lower * (1 + 1e-12) and lower <= everything * (1 + 1e-12)
         invalid_last += stricter < lower * 0.99
-        invalid_trunk += lower < everything * 0.99
-    assert min(invalid_last, invalid_trunk) > len(PREFIXES) // 8
+        invalid_prefix += lower < everything * 0.99
+    assert min(invalid_last, invalid_prefix) > len(PREFIXES) // 8
 
 
 @pytest.mark.parametrize("beam, epsilon", [(1, 0.0), (2, 0.1), (4, 1e-2), (8, 1e-3)])

@@ -9,7 +9,7 @@ import torch
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.exact import convert, load_gguf, load_hf
 from bytelm.exact.models.huggingface import HuggingFaceLM
-from bytelm.exact.token_lm import Earlier
+from bytelm.exact.token_lm import PendingParent
 from bytelm.exact.tokenizers.tokenizer_json import read_definition
 
 transformers = pytest.importorskip("transformers")
@@ -74,7 +74,7 @@ def test_a_tree_of_rows_is_what_the_model_says_along_each_path(make):
     for _ in range(30):  # a random tree in one call
         parent = int(torch.randint(-1, len(rows), (1,), generator=generator)) if rows else -1
         token = int(torch.randint(1, SIZE, (1,), generator=generator))
-        rows.append((root if parent < 0 else Earlier(parent), token))
+        rows.append((root if parent < 0 else PendingParent(parent), token))
         names.append((*(names[parent] if parent >= 0 else ()), token))
     ((nodes, logprobs),) = lm.extend_trees([(cache, rows)])
     lm.release(cache, nodes[20:])  # their slots are used again
@@ -114,13 +114,13 @@ def test_texts_side_by_side_are_as_alone_and_long_ones_share_one_call():
 def test_no_keys_are_copied_for_a_byte():
     lm = convert(llama(), tokenizer(), mode="canonical")
     state = lm.start(b"It's a")
-    tree = state.batch._rows[0].branches[0].trunk.tree
+    tree = state.batch.beams[0].hypotheses[0].prefix.tree
     before = {layer: keys.data_ptr() for layer, (keys, _) in tree.cache.layers.items()}
     for byte in b" test, isn't it?":
         state = state.feed(bytes([byte]))
         state.logprobs()
     assert {layer: keys.data_ptr() for layer, (keys, _) in tree.cache.layers.items()} == before
-    assert tree.cache.used < 40  # slots of trunks that no state stands on are used again
+    assert tree.cache.used < 40  # slots of token prefixes that no state stands on are used again
 
 
 @pytest.mark.parametrize("mode", ["canonical", "canonicalised"])  # a beam's cuts may fall otherwise
@@ -140,7 +140,7 @@ def test_text_that_spells_a_special_token_is_text():
     lm = convert(llama(), tokenizer(), mode="canonical")
     scores = lm.score(b"a<fim>b")
     assert torch.isfinite(scores).all()
-    assert lm.index.vocab_bytes[lm.specials["<fim>"]] is None
+    assert lm.trie.vocab_bytes[lm.specials["<fim>"]] is None
     assert lm.start(b"b", context=[b"a", "<fim>"]).logprob != pytest.approx(
         lm.conditional_score(b"a<fim>", b"b"), abs=1e-3
     )
@@ -214,7 +214,7 @@ def test_sentencepiece_like_definitions_are_read():
             },
         }
     )
-    assert tables.prefix == b" "
+    assert tables.dummy_prefix == b" "
     assert tables.encoder.encode(b" ab") == [vocab["\u2581a"], vocab["b"]]
     assert tables.encoder.encode(b"<s>\xc3") == [2 + byte for byte in b"<s>\xc3"]
     assert tables.vocab_bytes[:2] == [None, None] and tables.vocab_bytes[2 + 10] == b"\n"

@@ -1,8 +1,9 @@
 """Covers of real tokenizers at every cut of awkward strings; no model needed.
 
-For each cut of a text: some trunk that the tokenizer foresaw is what the encoding of the whole text
-has before its straddling token (completeness), each trunk spells what it should (correctness), none
-comes twice, and there are few of them. The references are the libraries' own encodings.
+For each cut of a text: some token prefix of the canonical frontier is what the encoding of the
+whole text has before its straddling token (completeness), each prefix spells what it should
+(correctness), none comes twice, and there are few of them. The references are the libraries' own
+encodings.
 """
 
 import json
@@ -10,11 +11,12 @@ import json
 import pytest
 
 from benchmarks.exact_packages import package_file
-from bytelm.exact.frontier import Skeleton
-from bytelm.exact.prefix_tree import TrunkTree
-from bytelm.exact.token_lm import TabularLM
+from bytelm.exact import TabularLM
+from bytelm.exact.frontier import CanonicalFrontier
+from bytelm.exact.token_tree import TokenTree
 from bytelm.exact.tokenizers.encoders import Encoder
 from bytelm.exact.tokenizers.gguf_tokenizer import EXPRESSIONS, read_gguf_tokenizer, read_metadata
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 from bytelm.exact.tokenizers.tables import TokenizerTables, byte_level, merge_encoder
 from bytelm.exact.tokenizers.tokenizer_files import (
     expression_spans,
@@ -22,7 +24,6 @@ from bytelm.exact.tokenizers.tokenizer_files import (
     read_sentencepiece,
     read_tiktoken,
 )
-from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 pytestmark = pytest.mark.slow
 
@@ -88,11 +89,11 @@ def tables(request) -> TokenizerTables:
     return found
 
 
-def tree_of(tables: TokenizerTables) -> TrunkTree:
+def tree_of(tables: TokenizerTables) -> TokenTree:
     """A tree over the vocabulary; its model is never asked for more than the root."""
     size = len(tables.vocab_bytes)
     lm = TabularLM(lambda history: [1 / size] * size, tables.vocab_bytes)
-    return TrunkTree(lm, VocabularyIndex(tables.vocab_bytes))
+    return TokenTree(lm, PrefixTrie(tables.vocab_bytes))
 
 
 def spelled(tables: TokenizerTables, ids) -> bytes:
@@ -101,7 +102,7 @@ def spelled(tables: TokenizerTables, ids) -> bytes:
 
 def test_covers_at_every_cut_are_complete_correct_and_few(tables):
     root = tree_of(tables).root
-    encoder: Encoder = tables.need_encoder()
+    encoder: Encoder = tables.require_encoder()
     for text in EDGES:
         data = text.encode()
         if tables.name == "unigram-j2" and text in TIES:
@@ -110,10 +111,10 @@ def test_covers_at_every_cut_are_complete_correct_and_few(tables):
         if spelled(tables, ids) != data:
             raise AssertionError(f"{tables.name} does not spell {text!r}")
         ends = [len(spelled(tables, ids[:n])) for n in range(len(ids) + 1)]
-        skeleton, seen = Skeleton(encoder, root), {}
+        frontier, seen = CanonicalFrontier(encoder, root), {}
         for cut in range(len(data) + 1):
-            here = skeleton.here()
-            names = [tuple(trunk.tokens()) for trunk, _ in here]
+            here = frontier.here()
+            names = [tuple(prefix.tokens()) for prefix, _ in here]
             assert len(set(names)) == len(names) <= 4, (text, cut)
             assert all(spelled(tables, name) == data[:cut] for name in names), (text, cut)
             seen[cut] = set(names)
@@ -122,10 +123,10 @@ def test_covers_at_every_cut_are_complete_correct_and_few(tables):
                 assert true in seen[cut], (tables.name, text, cut, data[max(0, cut - 9) : cut])
             else:
                 start = max(end for end in ends if end < cut)
-                live = {tuple(branch.trunk.tokens()) for branch in skeleton.live}
+                live = {tuple(each.prefix.tokens()) for each in frontier.open}
                 assert tuple(ids[: ends.index(start)]) in live, (tables.name, text, cut)
             if cut < len(data):
-                skeleton = skeleton.push(data[cut])
+                frontier = frontier.push(data[cut])
 
 
 PROSE = (
@@ -134,12 +135,12 @@ PROSE = (
 ) * 5
 
 
-def test_there_is_about_one_trunk_a_byte(tables):
-    skeleton, trunks = Skeleton(tables.need_encoder(), tree_of(tables).root), 0
+def test_there_is_about_one_token_prefix_per_byte(tables):
+    frontier, found = CanonicalFrontier(tables.require_encoder(), tree_of(tables).root), 0
     for byte in PROSE:
-        skeleton = skeleton.push(byte)
-        trunks += len(skeleton.here())
-    assert len(PROSE) <= trunks <= 1.05 * len(PROSE)
+        frontier = frontier.push(byte)
+        found += len(frontier.here())
+    assert len(PROSE) <= found <= 1.05 * len(PROSE)
 
 
 @pytest.mark.parametrize("name", ["mistral-v1", "mistral-v3"])
@@ -184,7 +185,7 @@ def test_tiktoken_agrees(name, pattern):
 
 
 def test_cover_counts_of_gpt2_are_the_published_ones():
-    index = VocabularyIndex(gpt2().vocab_bytes)
+    index = PrefixTrie(gpt2().vocab_bytes)
     golden = {
         b"Hello, worl": (176, 36_608),
         b"Hello, world": (352, 39_536),

@@ -9,7 +9,7 @@ from bytelm.errors import BytelmError
 from bytelm.exact import convert, load_hf
 from bytelm.exact.models.huggingface import HuggingFaceLM, token_lm
 from bytelm.exact.models.recurrent import RecurrentLM, select_rows
-from bytelm.exact.token_lm import Earlier, extend_trees
+from bytelm.exact.token_lm import PendingParent, extend_trees
 
 transformers = pytest.importorskip("transformers")
 from tests.exact.test_huggingface import SIZE, llama, tokenizer  # noqa: E402
@@ -59,7 +59,7 @@ def test_forked_states_are_what_the_model_says_along_each_path(make):
     for _ in range(20):
         parent = int(torch.randint(-1, len(rows), (1,), generator=generator)) if rows else -1
         token = int(torch.randint(1, SIZE, (1,), generator=generator))
-        rows.append((root if parent < 0 else Earlier(parent), token))
+        rows.append((root if parent < 0 else PendingParent(parent), token))
         names.append((*(names[parent] if parent >= 0 else ()), token))
     ((nodes, logprobs),) = extend_trees(lm, [(None, rows)])
     more, later = lm.extend(None, [(nodes[3], 7), (nodes[12], 9), (nodes[3], 8)])  # states kept

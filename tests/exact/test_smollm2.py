@@ -39,7 +39,7 @@ def test_golden_bits_and_next_word(loaded, mode):
     assert state.feed(b" m").feed(b"oo").logprobs()[ord("n")].exp().item() > 0.98
 
 
-def test_canonical_costs_a_row_a_byte_and_the_beam_fewer(loaded):
+def test_canonical_costs_a_row_per_byte_and_the_beam_fewer(loaded):
     rows = {}
     for mode in ("canonical", "all"):
         lm = mode_of(loaded, mode)

@@ -14,10 +14,10 @@ from itertools import product
 
 import numpy as np
 
-from bytelm.exact.token_lm import TabularLM
+from bytelm.exact import TabularLM
 from bytelm.exact.tokenizers.bpe import BytePairs
 from bytelm.exact.tokenizers.encoders import CallableEncoder, Encoder, GreedyEncoder, PlainBPE
-from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 
 HORIZON = 5
 
@@ -72,7 +72,7 @@ def bpe() -> tuple[list[bytes], Encoder]:
 def greedy() -> tuple[list[bytes], Encoder]:
     """Longest match: knowing that neighbours fit is not enough (a·b and b·c but not a·b·c)."""
     vocab = [b"a", b"b", b"c", b"ab", b"abc", b"bca", b"cc"]
-    return vocab, GreedyEncoder(VocabularyIndex(vocab))
+    return vocab, GreedyEncoder(PrefixTrie(vocab))
 
 
 UNIGRAM = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.evaluate.bits import evaluate_bits
-from bytelm.exact.token_lm import Earlier, extend_trees
+from bytelm.exact.token_lm import PendingParent, extend_trees
 from bytelm.lm.ensemble import Ensemble
 from bytelm.lm.native import NativeLM
 from bytelm.lm.reach import Reach
@@ -80,7 +80,7 @@ def test_a_tree_of_rows_is_what_the_model_says_along_each_path(make):
     for _ in range(25):
         parent = int(torch.randint(-1, len(rows), (1,), generator=generator)) if rows else -1
         token = int(torch.randint(7, BPE.vocab_size, (1,), generator=generator))
-        rows.append((root if parent < 0 else Earlier(parent), token))
+        rows.append((root if parent < 0 else PendingParent(parent), token))
         names.append([*(names[parent] if parent >= 0 else ()), token])
     ((nodes, logprobs),) = extend_trees(tree, [(cache, rows)])
     tree.release(cache, nodes[20:])  # their slots are used again

@@ -1,11 +1,11 @@
 """A token LM made canonical by construction: the estimand `canonicalised`.
 
-After each trunk, tokens that the tokenizer would never write there are masked and the rest is
-renormalised ("local canonicalisation", Vieira et al., ICML 2025). For this model the sum over all
-encodings and the sum over canonical ones are the same number, so a converter on it is exact in
-every sense at one row a byte. The price is a validity test of every token after every trunk; it is
-a matter of the last few tokens only and cached, but for a vocabulary of 50,000 it costs about as
-much as a row of a small model on a CPU.
+After each token prefix, tokens that the tokenizer would never write there are masked and the rest
+is renormalised ("local canonicalisation", Vieira et al., ICML 2025). For this model the sum over
+all encodings and the sum over canonical ones are the same number, so a converter on it is exact in
+every sense at one row per byte. The price is a validity test of every token after every token
+prefix; it is a matter of the last few tokens only and cached, but for a vocabulary of 50,000 it
+costs about as much as a row of a small model on a CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bytelm.exact.token_lm import Cache, Earlier, Node, Row, TokenLM, extend_trees
+from bytelm.exact.token_lm import Cache, Node, NodeRow, PendingParent, TokenLM, extend_trees
 from bytelm.exact.tokenizers.encoders import Encoder, Tokens
 
 
@@ -60,10 +60,10 @@ class CanonicalLM:
         return nodes, logprobs
 
     def extend_trees(
-        self, requests: list[tuple[Cache, list[Row]]]
+        self, requests: list[tuple[Cache, list[NodeRow]]]
     ) -> list[tuple[list[Node], Tensor]]:
-        inner_requests: list[tuple[Cache, list[Row]]] = [
-            (cache, [(p if isinstance(p, Earlier) else p.inner, token) for p, token in rows])
+        inner_requests: list[tuple[Cache, list[NodeRow]]] = [
+            (cache, [(p if isinstance(p, PendingParent) else p.inner, token) for p, token in rows])
             for cache, rows in requests
         ]
         answers = []
@@ -72,7 +72,7 @@ class CanonicalLM:
         ):
             nodes: list[Node] = []
             for (parent, token), node in zip(rows, inner, strict=True):
-                before = nodes[parent.row] if isinstance(parent, Earlier) else parent
+                before = nodes[parent.row] if isinstance(parent, PendingParent) else parent
                 nodes.append(self._child(before, token, node))
             masked = [self._mask(n, row) for n, row in zip(nodes, logprobs, strict=True)]
             answers.append((nodes, torch.stack(masked)))
@@ -83,13 +83,13 @@ class CanonicalLM:
 
     def _child(self, parent: _Masked, token: int, inner: Node) -> _Masked:
         data = self.vocab_bytes[token]
-        if data is None:  # a special symbol of the context: encoding begins anew
+        if data is None:  # a special symbol of the context: encoding starts from scratch
             return _Masked(inner, b"", ())
         window, tokens = parent.window + data, (*parent.tokens, token)
         at = self.encoder.restart(window, 0)
         while at > 0 and tokens:
             first = self.vocab_bytes[tokens[0]] or b""
-            if len(first) > at:  # the trunk is not canonical: leave it whole, it has no mass
+            if len(first) > at:  # the prefix is not canonical: leave it whole, it has no mass
                 break
             window, tokens, at = window[len(first) :], tokens[1:], at - len(first)
         return _Masked(inner, window, tokens)
@@ -104,11 +104,11 @@ class CanonicalLM:
     def _find_valid(self, window: bytes, tokens: Tokens) -> NDArray[np.bool_]:
         """(V,) which ids may follow `tokens`, which spell `window`."""
         valid = np.zeros(len(self.vocab_bytes), bool)
-        here = self.encoder.trunks(window)
+        here = self.encoder.prefixes(window)
         if tokens not in here:
             return valid
         valid[list(self.eos_ids)] = tokens == here[0]
         for token, data in enumerate(self.vocab_bytes):
             if data is not None:
-                valid[token] = (*tokens, token) in self.encoder.trunks(window + data)
+                valid[token] = (*tokens, token) in self.encoder.prefixes(window + data)
         return valid

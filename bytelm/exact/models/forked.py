@@ -1,9 +1,10 @@
 """`ForkedLM`: a token LM whose memory is a state that can be copied row by row (recurrent models).
 
-A tree of keys and values shares what branches have in common; a recurrent state cannot, so here a
-branch is a copy of its parent's state. States are batches and a node is one row of one: a call that
-extends nodes of one earlier call selects their rows and takes a single step. Known texts are read a
-level at a time, at the speed of ordinary decoding. Memory is states of live nodes, not text length.
+A tree of keys and values shares what token prefixes have in common; a recurrent state cannot, so
+here a node is a copy of its parent's state. States are batches and a node is one row of one: a call
+that extends nodes of one earlier call selects their rows and takes a single step. Known texts are
+read a level at a time, at the speed of ordinary decoding. Memory is states of live nodes, not text
+length.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from bytelm.errors import BytelmError, CheckpointError, MissingExtraError
 from bytelm.exact.models.recurrent import RecurrentLM, recurrent_state
 from bytelm.exact.models.tree_attention import Group, tree_attention_in
 from bytelm.exact.models.tree_lm import TreeLM, depths
-from bytelm.exact.token_lm import Earlier, Row
+from bytelm.exact.token_lm import NodeRow, PendingParent
 from bytelm.exact.tokenizers.tables import TokenizerTables
 
 
@@ -63,7 +63,7 @@ class HuggingFaceLM(TreeLM):
         a, b, c = (ordinary * 3)[:3]
         cache = self.open()
         root, _ = self.root(cache)
-        rows: list[Row] = [(root, a), (root, c), (Earlier(0), b), (Earlier(1), b)]
+        rows: list[NodeRow] = [(root, a), (root, c), (PendingParent(0), b), (PendingParent(1), b)]
         ((_, ours),) = self.extend_trees([(cache, rows)])
         ids = torch.tensor([[*self.start_ids, a, b], [*self.start_ids, c, b]])
         logits = self.model(input_ids=ids.to(self.model.device), use_cache=False).logits
@@ -144,7 +144,7 @@ def _eos_ids(model: Any, tables: TokenizerTables) -> set[int]:
     return (tables.eos_ids | set(listed)) & silent
 
 
-def read_hf_directory(path: str | Path, device: str | torch.device) -> tuple[Any, Any]:
+def read_directory(path: str | Path, device: str | torch.device) -> tuple[Any, Any]:
     """The transformers model and tokenizer in a directory; `CheckpointError` if there are none."""
     transformers = import_transformers("loading a Hugging Face directory")
     folder = Path(path)

@@ -1,7 +1,7 @@
 """A tree of keys and values: `attend` for any model, and the one file that knows how models of the
 package transformers attend.
 
-Rows of a call are tokens of many branches of many texts. They go through such a model as one
+Rows of a call are tokens of many token prefixes of many texts. They go through such a model as one
 sequence of a batch of one, with explicit positions (the depth in the tree), and its attention is
 replaced for the call by `tree_attention`: it appends the new keys and values of each layer to the
 text's own buffer and attends with a mask of ancestors. So a node costs one slot, forks share all

@@ -1,7 +1,7 @@
 """`TreeLM`: what token models with a tree of keys and values share.
 
 A node is a slot in the text's cache and the slots of its ancestors; new rows of any number of texts
-go through the model together, at most `ROWS_A_FORWARD` of them at a time. A model supplies one
+go through the model together, at most `ROWS_PER_FORWARD` of them at a time. A model supplies one
 forward over such rows.
 """
 
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.exact.models.tree_attention import Group, TreeCache, TreeNode
-from bytelm.exact.token_lm import Earlier, Row
+from bytelm.exact.token_lm import NodeRow, PendingParent
 
-ROWS_A_FORWARD = 512
+ROWS_PER_FORWARD = 512
 
 
 class TreeLM(ABC):
@@ -53,8 +53,8 @@ class TreeLM(ABC):
         return TreeCache()
 
     def root(self, cache: TreeCache) -> tuple[TreeNode, Tensor]:
-        rows: list[Row] = [(TreeNode(np.zeros(0, np.int32)), self.start_ids[0])]
-        rows += [(Earlier(i), token) for i, token in enumerate(self.start_ids[1:])]
+        rows: list[NodeRow] = [(TreeNode(np.zeros(0, np.int32)), self.start_ids[0])]
+        rows += [(PendingParent(i), token) for i, token in enumerate(self.start_ids[1:])]
         ((nodes, logprobs),) = self.extend_trees([(cache, rows)])
         return nodes[-1], logprobs[-1]
 
@@ -68,7 +68,7 @@ class TreeLM(ABC):
         cache.give_back(nodes)
 
     def extend_trees(
-        self, requests: list[tuple[TreeCache, list[Row]]]
+        self, requests: list[tuple[TreeCache, list[NodeRow]]]
     ) -> list[tuple[list[TreeNode], Tensor]]:
         planned = [(cache, rows, self._plan(cache, rows)) for cache, rows in requests]
         pieces: list[list[Tensor]] = [[] for _ in planned]
@@ -89,26 +89,26 @@ class TreeLM(ABC):
 
     @staticmethod
     def _batches(sizes: list[int]) -> list[list[tuple[int, int, int]]]:
-        """(request, low, high) spans, in order, in batches of at most `ROWS_A_FORWARD` rows."""
+        """(request, low, high) spans, in order, in batches of at most `ROWS_PER_FORWARD` rows."""
         batches: list[list[tuple[int, int, int]]] = [[]]
-        room = ROWS_A_FORWARD
+        room = ROWS_PER_FORWARD
         for i, size in enumerate(sizes):
             low = 0
             while low < size:
                 if not room:
                     batches.append([])
-                    room = ROWS_A_FORWARD
+                    room = ROWS_PER_FORWARD
                 high = min(size, low + room)
                 batches[-1].append((i, low, high))
                 room -= high - low
                 low = high
         return batches
 
-    def _plan(self, cache: TreeCache, rows: list[Row]) -> list[TreeNode]:
+    def _plan(self, cache: TreeCache, rows: list[NodeRow]) -> list[TreeNode]:
         """Nodes with slots for the new rows."""
         nodes: list[TreeNode] = []
         for (parent, _), slot in zip(rows, cache.take(len(rows)), strict=True):
-            before = nodes[parent.row] if isinstance(parent, Earlier) else parent
+            before = nodes[parent.row] if isinstance(parent, PendingParent) else parent
             nodes.append(TreeNode(np.append(before.path, np.int32(slot))))
         longest = max(len(node.path) for node in nodes)
         if self.limit is not None and longest > self.limit:

@@ -1,16 +1,16 @@
-"""Canonical encodings of a text that is still growing: the trunks at its end.
+"""Canonical encodings of a text that is still growing: the token prefixes at its end.
 
 An `Encoder` answers two questions about the bytes since a point where encoding may restart. Which
 token strings spell them and are what the tokenizer writes before this cut for some continuation
-(`trunks`; three at most in practice)? And up to where is the encoding settled (`restart`), so that
-the window stays short? The families differ in both:
+(`prefixes`; three at most in practice)? And up to where is the encoding settled (`restart`), so
+that the window stays short? The families differ in both:
 
-- byte-pair merges behind a regular expression: the expression is the tokenizer's own, tried with
-  the witnesses of `lookahead.py`; inside a piece every prefix of an encoding is an encoding.
+- byte-pair merges behind a regular expression (`pretokenized.py`): the expression is the
+  tokenizer's own, tried with the lookahead probes of `lookahead.py`.
 - character tokenizers with byte fallback (SentencePiece), greedy longest match, and byte-pair
   merges without an expression: the encoding of a prefix is a prefix of the encoding, so there is
-  one trunk a cut, and what all live trunks share is settled.
-- anybody's `encode` function: tried with the witnesses, over the whole text.
+  one token prefix per cut, and what all open ones share is settled.
+- anybody's `encode` function: tried with the lookahead probes, over the whole text.
 """
 
 from __future__ import annotations
@@ -18,27 +18,29 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 from bytelm.errors import BytelmError
 from bytelm.exact.tokenizers.bpe import BytePairs
-from bytelm.exact.tokenizers.lookahead import PLACEHOLDER, completions, decode, witnesses
-from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.lookahead import PLACEHOLDER, completions, decode, lookahead_probes
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 
 Tokens = tuple[int, ...]
-Trunks = tuple[Tokens | None, ...]
-Spans = Callable[[str], list[tuple[int, int]]]
+Prefixes = tuple[Tokens | None, ...]
+Spans = Callable[[str], list[tuple[int, int]]]  # text -> [start, end) of its pieces, in characters
 
 
 class Encoder(ABC):
-    """The canonical encoding of a growing text."""
+    """The canonical encoding of a growing text.
+
+    `encode` raises `BytelmError` or `KeyError` for bytes that the tokenizer cannot write.
+    """
 
     @abstractmethod
     def encode(self, data: bytes) -> list[int]:
         """The tokenizer's encoding of `data` as a whole text, without BOS or a dummy blank."""
 
     @abstractmethod
-    def trunks(self, window: bytes) -> Trunks:
+    def prefixes(self, window: bytes) -> Prefixes:
         """Token strings that spell exactly `window` and that some text which starts with it has.
         The first is `encode(window)`, the only one after which the text may end, or None if that
         does not spell the window. Empty if the tokenizer cannot write these bytes."""
@@ -47,110 +49,8 @@ class Encoder(ABC):
     def restart(self, window: bytes, settled: int) -> int:
         """r such that encode(window + y) = encode(window[:r]) + encode(window[r:] + y) for all y.
 
-        settled: the number of bytes that all trunks which can still grow share.
+        settled: the number of bytes spelled by the tokens that all open token prefixes share.
         """
-
-
-# Cuts that common pre-tokenizers always make, whatever stands further left or right: before a
-# blank and a letter, between letters and digits, after a letter before a line end, and between
-# letters and full-width punctuation. Each is used only with a tokenizer that passes `_PROBES`.
-_CUTS = (
-    r"(?<=\S)(?= [^\W\d_])",
-    r"(?<=[A-Za-z])(?=[0-9])",
-    r"(?<=[0-9])(?=[A-Za-z])",
-    r"(?<=[A-Za-z])(?=\n)",
-    r"(?<=[^\W\d_])(?=[，。、！？：；」』）])",
-)
-_PROBES = (
-    "ab cd", "a. bc", "a, b", "it's we", "x) (y z", "a\n b", "1 a", "é à", "ab12cd", "a1b22c333d",
-    "v2.0a", "HTMLParser2x", "a\n\nb", "word\n", "x1\n y\n", "a\n  b", "你好，世界。再见", "カ。ナ",
-    "don't go1",
-    "a  b c", "12 ab", "_a1 b2_", "#1a b", "\t a b", "-- a", "“a” b", "a'1b", "a\n\n\n b", "a\n. b",
-)  # fmt: skip
-
-
-class PretokenizedBPE(Encoder):
-    """Byte-pair merges inside the pieces of a pre-tokenizer.
-
-    spans: text -> (start, end) of the pieces in characters; they must tile the text.
-    whole: ids of pieces that are one token whatever the merges say (`ignore_merges`).
-    """
-
-    def __init__(self, pairs: BytePairs, spans: Spans, *, whole: dict[bytes, int] | None = None):
-        self.pairs = pairs
-        self.spans = spans
-        self.whole = whole or {}
-        self._check_tiling()
-        kept = [cut for cut in _CUTS if self._holds(cut)]
-        self._cut = re.compile("|".join(kept)) if kept else None
-        self.trunks = lru_cache(maxsize=1 << 16)(self._trunks)  # type: ignore[method-assign]
-
-    def _check_tiling(self) -> None:
-        for text in _PROBES:
-            edges = [0, *(end for _, end in self.spans(text))]
-            if edges[:-1] != [start for start, _ in self.spans(text)] or edges[-1] != len(text):
-                raise BytelmError(
-                    f"the pre-tokenizer drops characters (of {text!r}): its encodings do not "
-                    'spell the text, so there is nothing canonical to score; use mode="all"'
-                )
-
-    def _holds(self, cut: str) -> bool:
-        """Whether the pre-tokenizer makes this cut in every probe, and restarts there."""
-        for text in _PROBES:
-            for match in re.finditer(cut, text):
-                at = match.start()
-                left, right = self.spans(text[:at]), self.spans(text[at:])
-                if self.spans(text) != left + [(at + a, at + b) for a, b in right]:
-                    return False
-        return True
-
-    def encode(self, data: bytes) -> list[int]:
-        found = self.trunks(data)
-        if not found or found[0] is None:
-            raise BytelmError(f"the tokenizer cannot encode {data!r}: a byte of it has no token")
-        return list(found[0])
-
-    def trunks(self, window: bytes) -> Trunks:
-        raise AssertionError("replaced by a cached version in the constructor")
-
-    def _trunks(self, window: bytes) -> Trunks:
-        text, lengths, tail = decode(window)
-        found: dict[Tokens, None] = {}
-        for after in completions(tail) if tail else witnesses(text):
-            tokens = self._tokens(window, text + after, lengths, tail)
-            if tokens is not None:
-                found[tokens] = None
-        return tuple(found)
-
-    def _tokens(self, window: bytes, text: str, lengths: list[int], tail: bytes) -> Tokens | None:
-        """Tokens of `window` when `text` (its characters and a witness) is cut into pieces."""
-        complete = len(lengths)  # characters; one that has only begun cannot end a piece
-        lengths = [*lengths, len(tail)] if tail else lengths
-        place = [0]
-        for length in lengths:
-            place.append(place[-1] + length)
-        tokens: list[int] = []
-        for start, end in self.spans(text):
-            if start >= len(lengths):
-                break
-            piece = window[place[start] : place[min(end, len(lengths))]]
-            if piece in self.whole and end <= complete:
-                tokens.append(self.whole[piece])
-                continue
-            ids = self.pairs.encode(piece)
-            if ids is None:
-                return None
-            tokens.extend(ids)
-        return tuple(tokens)
-
-    def restart(self, window: bytes, settled: int) -> int:
-        if self._cut is None:
-            return 0
-        text, lengths, _ = decode(window)
-        found = 0
-        for match in self._cut.finditer(text):
-            found = match.start()
-        return sum(lengths[:found])
 
 
 class CharacterEncoder(Encoder):
@@ -181,7 +81,7 @@ class CharacterEncoder(Encoder):
                 ids.extend(self.encode_text(part))
         return ids + [self.byte_ids[byte] for byte in tail]
 
-    def trunks(self, window: bytes) -> Trunks:
+    def prefixes(self, window: bytes) -> Prefixes:
         try:
             return (tuple(self.encode(window)),)
         except KeyError:  # a byte without a token: no encoding spells this text
@@ -201,8 +101,8 @@ def _starts_character(data: bytes, at: int) -> bool:
 class GreedyEncoder(Encoder):
     """Greedy longest match (RWKV): always the longest token that the rest starts with."""
 
-    def __init__(self, index: VocabularyIndex):
-        self.index = index
+    def __init__(self, trie: PrefixTrie):
+        self.trie = trie
 
     def encode(self, data: bytes) -> list[int]:
         ids = []
@@ -211,20 +111,20 @@ class GreedyEncoder(Encoder):
             if token is None:
                 raise BytelmError(f"the tokenizer cannot encode the byte {data[:1]!r}")
             ids.append(token)
-            data = data[len(self.index.vocab_bytes[token]) :]  # type: ignore[arg-type]
+            data = data[len(self.trie.vocab_bytes[token]) :]  # type: ignore[arg-type]
         return ids
 
     def _longest(self, data: bytes) -> int | None:
-        places, found = self.index.everything, None
-        for depth, byte in enumerate(data[: self.index.longest]):
-            places = self.index.narrow(places, depth, byte)
-            if places[0] == places[1]:
+        token_range, found = self.trie.everything, None
+        for depth, byte in enumerate(data[: self.trie.longest]):
+            token_range = self.trie.narrow(token_range, depth, byte)
+            if token_range[0] == token_range[1]:
                 break
-            exact = self.index.exact(places, depth + 1)
+            exact = self.trie.exact(token_range, depth + 1)
             found = int(exact[0]) if len(exact) else found
         return found
 
-    def trunks(self, window: bytes) -> Trunks:
+    def prefixes(self, window: bytes) -> Prefixes:
         try:
             return (tuple(self.encode(window)),)
         except BytelmError:
@@ -246,7 +146,7 @@ class PlainBPE(Encoder):
             raise BytelmError(f"the tokenizer cannot encode {data!r}: a byte of it has no token")
         return list(found)
 
-    def trunks(self, window: bytes) -> Trunks:
+    def prefixes(self, window: bytes) -> Prefixes:
         found = self.pairs.encode(window)
         return () if found is None else (found,)
 
@@ -255,11 +155,11 @@ class PlainBPE(Encoder):
 
 
 class CallableEncoder(Encoder):
-    """Anybody's `encode(bytes) -> ids`, tried with the witnesses over the whole text.
+    """Anybody's `encode(bytes) -> ids`, tried with the lookahead probes over the whole text.
 
     prefix_closed: promise that the encoding of a prefix is always a prefix of the encoding (greedy
     match, Unigram, merges without a regular expression) and may be restarted at any token; then no
-    witness is needed and the text is not encoded from its start at every byte.
+    probe is needed and the text is not encoded from its start at every byte.
     """
 
     def __init__(
@@ -276,7 +176,7 @@ class CallableEncoder(Encoder):
     def encode(self, data: bytes) -> list[int]:
         return [int(token) for token in self._function(data)]
 
-    def trunks(self, window: bytes) -> Trunks:
+    def prefixes(self, window: bytes) -> Prefixes:
         first = self._spelling(self.encode(window), window)
         found: dict[Tokens | None, None] = {first: None}
         if not self.prefix_closed:
@@ -293,7 +193,7 @@ class CallableEncoder(Encoder):
     def _continuations(self, text: str, tail: bytes) -> list[bytes]:
         if tail:
             return [after.encode()[len(tail) :] for after in completions(tail)]
-        return [after.encode() for after in witnesses(text)[1:]]
+        return [after.encode() for after in lookahead_probes(text)[1:]]
 
     def _spelling(self, ids: Sequence[int], window: bytes) -> Tokens | None:
         """The first tokens that spell exactly `window`; None if no boundary is at its end."""

@@ -82,7 +82,7 @@ def read_gguf_tokenizer(metadata: dict[str, Any]) -> TokenizerTables:
     tables = readers[kind](metadata, tokens, types)
     bos = metadata.get("tokenizer.ggml.bos_token_id")
     adds_bos = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")
-    tables.name_ends(bos=bos if adds_bos else None, eos=metadata.get("tokenizer.ggml.eos_token_id"))
+    tables.set_ends(bos=bos if adds_bos else None, eos=metadata.get("tokenizer.ggml.eos_token_id"))
     return tables
 
 
@@ -122,6 +122,6 @@ def _sentencepiece_tables(
 ) -> TokenizerTables:
     tables = TokenizerTables([piece_bytes(token) if token else None for token in tokens])
     _place_specials(tables, tokens, types)
-    tables.prefix = b" " if metadata.get("tokenizer.ggml.add_space_prefix", True) else b""
+    tables.dummy_prefix = b" " if metadata.get("tokenizer.ggml.add_space_prefix", True) else b""
     tables.reason = tables.reason or "GGUF files keep no merges of SentencePiece tokenizers"
     return tables

@@ -1,4 +1,5 @@
-"""Continuations that stand for all others: what a tokenizer may see after the bytes it has.
+"""Lookahead probes: continuations that stand for all others a tokenizer may see after the bytes
+it has.
 
 A regular-expression pre-tokenizer looks ahead, so where the text so far is cut can depend on what
 follows: GPT-2 keeps "\\n\\n" whole at the end of a text but splits it before a letter. To know each
@@ -51,7 +52,7 @@ def _joined(pieces: list[str], lengths: list[int], text: str, bad: bytes) -> tup
     return "".join(pieces), lengths
 
 
-def witnesses(text: str) -> tuple[str, ...]:
+def lookahead_probes(text: str) -> tuple[str, ...]:
     """Continuations to try after `text`, the empty one first."""
     found: tuple[str, ...] = _ALWAYS
     if "'" in text[-3:] or "\u2019" in text[-3:]:

@@ -19,9 +19,9 @@ from bytelm.exact.tokenizers.encoders import (
     CharacterEncoder,
     Encoder,
     PlainBPE,
-    PretokenizedBPE,
     Spans,
 )
+from bytelm.exact.tokenizers.pretokenized import PretokenizedBPE
 
 BLANK = "\u2581"  # SentencePiece's visible blank
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -38,7 +38,7 @@ class TokenizerTables:
     specials     names of special tokens -> ids, for contexts
     eos_ids      specials that end a text
     start_ids    what stands before every text; empty if the tokenizer has nothing of the kind
-    prefix       bytes that the tokenizer puts before every text (the dummy blank)
+    dummy_prefix bytes that the tokenizer puts before every text (the dummy blank)
     """
 
     vocab_bytes: list[bytes | None]
@@ -47,9 +47,9 @@ class TokenizerTables:
     specials: dict[str, int] = field(default_factory=dict)
     eos_ids: set[int] = field(default_factory=set)
     start_ids: list[int] = field(default_factory=list)
-    prefix: bytes = b""
+    dummy_prefix: bytes = b""
 
-    def need_encoder(self) -> Encoder:
+    def require_encoder(self) -> Encoder:
         """The encoder, or an error that says why the canonical modes cannot be had."""
         if self.encoder is None:
             raise BytelmError(
@@ -57,7 +57,7 @@ class TokenizerTables:
             )
         return self.encoder
 
-    def name_ends(self, *, bos: int | None, eos: int | None) -> None:
+    def set_ends(self, *, bos: int | None, eos: int | None) -> None:
         """Set `start_ids` to BOS, or else to a document separator, and `eos_ids` to EOS and the
         separators that usually end a document."""
         separators = [self.specials[name] for name in _SEPARATORS if name in self.specials]

@@ -19,13 +19,13 @@ import sentencepiece
 
 from bytelm.errors import DataError
 from bytelm.exact.tokenizers.encoders import GreedyEncoder, Spans
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 from bytelm.exact.tokenizers.tables import (
     TokenizerTables,
     character_encoder,
     piece_bytes,
     rank_encoder,
 )
-from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 # NormalizerSpec: name = "identity", add_dummy_prefix = 0, remove_extra_whitespaces = 0
@@ -88,14 +88,14 @@ def read_sentencepiece(path: str | Path) -> TokenizerTables:
         [None if t in silent else piece_bytes(p) for p, t in zip(pieces, types, strict=True)]
     )
     tables.specials = {p: i for i, (p, t) in enumerate(zip(pieces, types, strict=True)) if t == 3}
-    tables.prefix = b" " if not normaliser or normaliser[0].get(3, 1) else b""
+    tables.dummy_prefix = b" " if not normaliser or normaliser[0].get(3, 1) else b""
     plain = b"".join(f.raw for f in fields if f.number != 3)
     plain += b"\x1a" + bytes([len(_IDENTITY)]) + _IDENTITY
     processor = sentencepiece.SentencePieceProcessor(model_proto=plain)
     unknown = processor.unk_id()
     tables.encoder = character_encoder(processor.encode, pieces, unknown if unknown >= 0 else None)
     bos, eos = processor.bos_id(), processor.eos_id()
-    tables.name_ends(bos=bos if bos >= 0 else None, eos=eos if eos >= 0 else None)
+    tables.set_ends(bos=bos if bos >= 0 else None, eos=eos if eos >= 0 else None)
     return tables
 
 
@@ -137,7 +137,7 @@ def read_tiktoken(
     for data, rank in ranks.items():
         vocab[rank] = data
     tables = TokenizerTables(vocab, rank_encoder(ranks, spans), specials=specials)
-    tables.name_ends(bos=None, eos=None)
+    tables.set_ends(bos=None, eos=None)
     return tables
 
 
@@ -154,7 +154,7 @@ def read_rwkv(path: str | Path) -> TokenizerTables:
             raise DataError(f"{path}: token {number} has {len(data)} bytes, not {length}")
         entries[int(number)] = data
     vocab = [entries.get(i) for i in range(max(entries) + 1)]
-    tables = TokenizerTables(vocab, GreedyEncoder(VocabularyIndex(vocab)))
+    tables = TokenizerTables(vocab, GreedyEncoder(PrefixTrie(vocab)))
     tables.specials, tables.eos_ids, tables.start_ids = {"<|endoftext|>": 0}, {0}, [0]
     return tables
 

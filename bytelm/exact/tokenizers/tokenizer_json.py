@@ -43,14 +43,14 @@ def read_hf_tokenizer(tokenizer: Any) -> TokenizerTables:
     ):
         tables.specials[name] = token
         tables.vocab_bytes[token] = None
-    tables.name_ends(bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id)
+    tables.set_ends(bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id)
     return tables
 
 
 def read_tokenizer_json(path: str | Path) -> TokenizerTables:
     """Tables of a tokenizer.json file. EOS and BOS are found by name."""
     tables = read_definition(json.loads(Path(path).read_text()))
-    tables.name_ends(bos=tables.specials.get("<s>"), eos=tables.specials.get("</s>"))
+    tables.set_ends(bos=tables.specials.get("<s>"), eos=tables.specials.get("</s>"))
     return tables
 
 
@@ -139,7 +139,7 @@ def _character_tables(definition: Json) -> TokenizerTables:
     tables = TokenizerTables([piece_bytes(piece) if piece else None for piece in pieces])
     if unknown is not None:
         tables.vocab_bytes[unknown] = None
-    tables.prefix = b" " if _adds_blank(definition) else b""
+    tables.dummy_prefix = b" " if _adds_blank(definition) else b""
     _place_added(definition, tables)
     if not tables.reason:
         plain = _without_normaliser(definition, set(tables.specials))

@@ -1,13 +1,12 @@
-"""What a beam prunes may be what the next byte needs: it waits, and comes back."""
+"""What a beam prunes may be what the next byte needs: it is deferred, and reactivated."""
 
 import math
 
 import pytest
 import torch
 
-from bytelm.exact import convert
-from bytelm.exact.fallback import REACH, Reserve
-from bytelm.exact.token_lm import TabularLM
+from bytelm.exact import TabularLM, convert
+from bytelm.exact.deferred import LOOKBACK, Deferred
 
 VOCAB = [b"a", b"b", b"c", b"ab", None]
 A, B, C, AB, END = range(5)
@@ -31,18 +30,18 @@ def lms():
     return make(beam=8, epsilon=1e-3), make(beam=64, epsilon=0.0)
 
 
-def test_a_surprise_brings_back_the_hypothesis_that_foresaw_it(lms):
+def test_a_surprise_reactivates_the_hypothesis_that_predicted_it(lms):
     beam, exact = lms
     before, truth = beam.start(b"ab"), exact.start(b"ab")
-    assert before.batch.branches == [1]
-    assert truth.batch.branches == [2]
+    assert before.batch.hypotheses == [1]
+    assert truth.batch.hypotheses == [2]
     assert before.logprobs()[ord("c")] < truth.logprobs()[ord("c")]  # pruned: seen dimly
     after, truth = before.feed(b"c"), truth.feed(b"c")
     torch.testing.assert_close(after.logprobs(), truth.logprobs(), atol=0.01, rtol=0.01)
     assert after.batch.log_lower.item() == pytest.approx(truth.batch.log_lower.item(), abs=0.01)
 
 
-def test_what_waits_keeps_a_dim_view_of_every_byte(lms):
+def test_what_is_deferred_keeps_every_byte_possible(lms):
     beam, _ = lms
     p = beam.start(b"ab").logprobs().exp()
     assert p.sum().item() == pytest.approx(1.0)
@@ -50,16 +49,16 @@ def test_what_waits_keeps_a_dim_view_of_every_byte(lms):
     assert p[ord("b")] > p[ord("x")]  # of two bytes nobody expects, the one the text has had
 
 
-def test_weights_in_the_reserve_are_forgotten_beyond_its_reach():
+def test_what_was_pruned_is_forgotten_beyond_the_lookback():
     class Pruned:
         logprob = -3.0
 
-    reserve = Reserve().push(0, (Pruned(),), factor=-1.0)
-    assert reserve.weight == pytest.approx(-4.0)
-    assert reserve.heavy(-5.0, 4) == [(0, reserve.places[0].trunks[0])]
-    assert reserve.heavy(-3.9, 4) == reserve.heavy(-5.0, 0) == []
-    assert reserve.without(reserve.heavy(-5.0, 4)).weight == -math.inf
-    for _ in range(REACH):
-        reserve = reserve.push(1, (), factor=0.0)
-    assert reserve.weight == -math.inf
-    assert reserve.frequencies().argmax() == 1
+    deferred = Deferred().push(0, (Pruned(),), factor=-1.0)
+    assert deferred.weight == pytest.approx(-4.0)
+    assert deferred.heaviest(-5.0, 4) == [(0, deferred.positions[0].prefixes[0])]
+    assert deferred.heaviest(-3.9, 4) == deferred.heaviest(-5.0, 0) == []
+    assert deferred.without(deferred.heaviest(-5.0, 4)).weight == -math.inf
+    for _ in range(LOOKBACK):
+        deferred = deferred.push(1, (), factor=0.0)
+    assert deferred.weight == -math.inf
+    assert deferred.byte_prior().argmax() == 1

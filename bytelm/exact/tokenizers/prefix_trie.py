@@ -1,12 +1,13 @@
-"""A token vocabulary as a sorted list of byte strings: the index behind all questions of covers.
+"""The prefix trie of a token vocabulary, as a sorted list of byte strings: what all questions of
+covers are put to.
 
 Sorted by bytes, the tokens that start with a given byte prefix are one contiguous range, the exact
-matches first, so a trie is a pair of integers and following a byte is a binary search. Nothing is
-built per node, which makes the index of 128,000 tokens a few tens of milliseconds of work where an
-explicit trie needs seconds and hundreds of thousands of objects. Several ids may share one byte
-string (SentencePiece has 0x20 both as a byte and as the blank); each keeps its own place. Special
-tokens have no bytes and never enter the ranges. Ranges are of places in the sorted list; `order`
-maps them to token ids.
+matches first, so a node of the trie is a pair of integers and following a byte is a binary search.
+Nothing is built per node, which makes the trie of 128,000 tokens a few tens of milliseconds of work
+where an explicit one needs seconds and hundreds of thousands of objects. Several ids may share one
+byte string (SentencePiece has 0x20 both as a byte and as the blank); each keeps its own entry.
+Special tokens have no bytes and never enter the ranges. Ranges are of the sorted list; `order` maps
+its entries to token ids.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from bytelm.compiled import compiled
 from bytelm.errors import BytelmError
 from bytelm.vocab import BYTES
 
-Range = tuple[int, int]
+Range = tuple[int, int]  # [lo, hi) of the sorted tokens: a node of the trie
 
 
 @compiled
 def _first_not_below(flat, offsets, lo, hi, depth, byte):  # type: ignore[no-untyped-def]
-    """The first place in [lo, hi) whose byte at `depth` is >= byte; ended tokens count as -1."""
+    """The first entry in [lo, hi) whose byte at `depth` is >= byte; ended tokens count as -1."""
     while lo < hi:
         middle = (lo + hi) // 2
         at = offsets[middle] + depth
@@ -45,21 +46,23 @@ def _narrow(flat, offsets, lo, hi, depth, byte):  # type: ignore[no-untyped-def]
 
 @compiled
 def _split(flat, offsets, p, lo, hi, depth, out):  # type: ignore[no-untyped-def]
-    """Add p[i] to out[byte of token i at `depth`] for the places i of [lo, hi)."""
+    """Add p[i] to out[byte of token i at `depth`] for the entries i of [lo, hi)."""
     for i in range(lo, hi):
         out[flat[offsets[i] + depth]] += p[i]
 
 
-class VocabularyIndex:
+class PrefixTrie:
     """The ordinary tokens of a vocabulary, sorted by bytes.
 
     vocab_bytes: the bytes of each id, None for special tokens (also for ids that are padding).
     eos_ids: the specials whose probability is that of the end of the text.
 
-    >>> index = VocabularyIndex([b"a", b"ab", b"b", None], eos_ids={3})
-    >>> index.narrow((0, 3), 0, ord("a"))
+    `BytelmError` if no token is ordinary, one has no bytes, or an end id is not a special.
+
+    >>> trie = PrefixTrie([b"a", b"ab", b"b", None], eos_ids={3})
+    >>> trie.narrow((0, 3), 0, ord("a"))
     (0, 2)
-    >>> index.exact((0, 2), 1).tolist()
+    >>> trie.exact((0, 2), 1).tolist()
     [0]
     """
 
@@ -84,58 +87,58 @@ class VocabularyIndex:
         lengths = np.array([len(data) for data in strings], np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
         self.longest = int(lengths.max())
-        silent = [i for i, data in enumerate(vocab_bytes) if data is None]
-        self.excluded = np.array(sorted(set(silent) - set(self.eos_ids.tolist())), np.int64)
+        special = [i for i, data in enumerate(vocab_bytes) if data is None]
+        self.excluded = np.array(sorted(set(special) - set(self.eos_ids.tolist())), np.int64)
 
     @property
     def everything(self) -> Range:
         """The range of all ordinary tokens."""
         return 0, len(self.order)
 
-    def narrow(self, places: Range, depth: int, byte: int) -> Range:
-        """The places whose byte number `depth` is `byte`, within a range that agrees before it."""
-        return _narrow(self.flat, self.offsets, places[0], places[1], depth, byte)
+    def narrow(self, token_range: Range, depth: int, byte: int) -> Range:
+        """The entries whose byte number `depth` is `byte`, within a range that agrees before it."""
+        return _narrow(self.flat, self.offsets, token_range[0], token_range[1], depth, byte)
 
     def find(self, prefix: bytes) -> Range:
         """The range of tokens that start with `prefix`; empty (lo == hi) if there is none."""
-        places = self.everything
+        token_range = self.everything
         for depth, byte in enumerate(prefix):
-            places = self.narrow(places, depth, byte)
-        return places
+            token_range = self.narrow(token_range, depth, byte)
+        return token_range
 
-    def ended(self, places: Range, depth: int) -> int:
-        """The place after the tokens of the range that are exactly `depth` bytes long."""
-        lo, hi = places
+    def ended(self, token_range: Range, depth: int) -> int:
+        """The end of the tokens of the range that are exactly `depth` bytes long."""
+        lo, hi = token_range
         return _first_not_below(self.flat, self.offsets, lo, hi, depth, 0)
 
-    def exact(self, places: Range, depth: int) -> NDArray[np.int64]:
+    def exact(self, token_range: Range, depth: int) -> NDArray[np.int64]:
         """Ids of the tokens of the range that are exactly `depth` bytes long."""
-        return self.order[places[0] : self.ended(places, depth)]
+        return self.order[token_range[0] : self.ended(token_range, depth)]
 
-    def split(self, p: NDArray[np.float64], places: Range, depth: int) -> NDArray[np.float64]:
-        """(256,) sums of p (by place) over the tokens of the range by their byte at `depth`; no
-        token of the range may end there. Plain segment sums: differences of running sums lose all
-        digits on rare prefixes."""
+    def split(self, p: NDArray[np.float64], token_range: Range, depth: int) -> NDArray[np.float64]:
+        """(256,) sums of p (V values, in trie order) over the tokens of the range by their byte at
+        `depth`; no token of the range may end there. Plain segment sums: differences of running
+        sums lose all digits on rare prefixes."""
         out = np.zeros(BYTES)
-        _split(self.flat, self.offsets, p, places[0], places[1], depth, out)
+        _split(self.flat, self.offsets, p, token_range[0], token_range[1], depth, out)
         return out
 
     def count_encodings(self, data: bytes) -> list[int]:
         """For each n = 0..len(data), the number of token strings that spell data[:n] exactly."""
         counts = [1] + [0] * len(data)
         for start in range(len(data)):
-            places, depth = self.everything, 0
-            while counts[start] and depth < len(data) - start and places[0] < places[1]:
-                places = self.narrow(places, depth, data[start + depth])
+            token_range, depth = self.everything, 0
+            while counts[start] and depth < len(data) - start and token_range[0] < token_range[1]:
+                token_range = self.narrow(token_range, depth, data[start + depth])
                 depth += 1
-                counts[start + depth] += counts[start] * len(self.exact(places, depth))
+                counts[start + depth] += counts[start] * len(self.exact(token_range, depth))
         return counts
 
     def count_covers(self, data: bytes) -> int:
         """The number of covers of a byte prefix: token strings whose bytes start with `data` and
         whose last token is the first to reach its end.
 
-        >>> VocabularyIndex([b"a", b"ab", b"b"]).count_covers(b"ab")   # ab; a b
+        >>> PrefixTrie([b"a", b"ab", b"b"]).count_covers(b"ab")   # ab; a b
         2
         """
         if not data:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
-from bytelm.exact.tokenizers.vocabulary import VocabularyIndex
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 
 TOKENS = st.lists(st.binary(min_size=1, max_size=4), min_size=1, max_size=30)
 
@@ -17,7 +17,7 @@ def starting(tokens: list[bytes], prefix: bytes) -> list[int]:
 
 @given(TOKENS, st.binary(max_size=3))
 def test_a_range_holds_exactly_the_tokens_that_start_with_the_prefix(tokens, prefix):
-    index = VocabularyIndex(tokens)
+    index = PrefixTrie(tokens)
     lo, hi = index.find(prefix)
     assert sorted(index.order[lo:hi].tolist()) == starting(tokens, prefix)
 
@@ -26,14 +26,14 @@ def test_a_range_holds_exactly_the_tokens_that_start_with_the_prefix(tokens, pre
 def test_exact_matches_come_first_in_a_range_and_include_duplicates(tokens, which, length):
     tokens = tokens + tokens[:3]
     prefix = tokens[which % len(tokens)][:length]
-    index = VocabularyIndex(tokens)
+    index = PrefixTrie(tokens)
     exact = index.exact(index.find(prefix), len(prefix)).tolist() if prefix else []
     assert sorted(exact) == [i for i, data in enumerate(tokens) if data == prefix]
 
 
 @given(TOKENS, st.binary(max_size=2))
 def test_split_sums_probabilities_by_the_next_byte(tokens, prefix):
-    index = VocabularyIndex(tokens)
+    index = PrefixTrie(tokens)
     p = np.random.default_rng(0).random(len(tokens))
     by_id = np.empty(len(tokens))
     by_id[index.order] = p
@@ -62,13 +62,13 @@ def test_covers_are_counted_as_an_enumeration_finds_them(tokens, chosen):
     data = b"".join(tokens[i % len(tokens)] for i in chosen)[:7]
     listed = covers(tokens, data)
     assert len(set(listed)) == len(listed)
-    assert VocabularyIndex(tokens).count_covers(data) == len(listed)
+    assert PrefixTrie(tokens).count_covers(data) == len(listed)
 
 
 def test_zero_byte_tokens_and_ordinary_ends_are_refused():
     with pytest.raises(BytelmError, match="zero bytes"):
-        VocabularyIndex([b"a", b""])
+        PrefixTrie([b"a", b""])
     with pytest.raises(BytelmError, match="not a special token"):
-        VocabularyIndex([b"a", b"b"], eos_ids={1})
+        PrefixTrie([b"a", b"b"], eos_ids={1})
     with pytest.raises(BytelmError, match="no ordinary token"):
-        VocabularyIndex([None, None])
+        PrefixTrie([None, None])

@@ -1,0 +1,94 @@
+"""`ConvertedState`: several texts under conversion, the batched state of a `ByteConverter`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bytelm.errors import BytelmError
+from bytelm.exact.advance import advance
+from bytelm.exact.text_beam import TextBeam, expand
+from bytelm.lm.protocol import BatchState, ByteLM
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedText:
+    """One text: its beam, and what its context took of the beam's running logs (nats)."""
+
+    beam: TextBeam
+    context_logprob: float
+    context_lower: float
+
+
+class ConvertedState(BatchState):
+    """Several texts under conversion. Immutable.
+
+    Besides the `ByteLM` interface: `log_lower`, (B,) log mass of the live hypotheses (a lower bound
+    on the prefix probability of the estimand), `log_dropped`, (B,) log of a bound on what pruning
+    gave up (P <= lower + dropped), and `hypotheses`, the number of live hypotheses of each row.
+    """
+
+    def __init__(self, lm: ByteLM, texts: Sequence[ConvertedText]):
+        self._lm = lm
+        self.texts = tuple(texts)
+
+    @property
+    def beams(self) -> list[TextBeam]:
+        """The beam of each row."""
+        return [text.beam for text in self.texts]
+
+    @property
+    def rows(self) -> int:
+        return len(self.texts)
+
+    @property
+    def logprob(self) -> Tensor:
+        return _column([text.beam.logprob - text.context_logprob for text in self.texts])
+
+    @property
+    def log_lower(self) -> Tensor:
+        """(B,) log of a lower bound on the prefix probability; equal to it if nothing is pruned."""
+        return _column([text.beam.log_lower - text.context_lower for text in self.texts])
+
+    @property
+    def log_dropped(self) -> Tensor:
+        """(B,) log of an upper bound on the probability that pruning lost."""
+        return _column([text.beam.log_dropped - text.context_lower for text in self.texts])
+
+    @property
+    def hypotheses(self) -> list[int]:
+        """The number of live hypotheses of each row before the next byte."""
+        expand(self.beams)
+        return [len(beam.expanded().hypotheses) for beam in self.beams]
+
+    def logprobs(self) -> Tensor:
+        expand(self.beams)
+        return torch.stack([torch.from_numpy(beam.logprobs()) for beam in self.beams])
+
+    def feed(self, data: Sequence[bytes]) -> ConvertedState:
+        if len(data) != self.rows:
+            raise BytelmError(f"feed got {len(data)} byte strings for {self.rows} rows")
+        beams = advance(self.beams, data)
+        fed = [replace(text, beam=beam) for text, beam in zip(self.texts, beams, strict=True)]
+        return ConvertedState(self._lm, fed)
+
+    def select(self, rows: Sequence[int] | Tensor) -> ConvertedState:
+        return ConvertedState(self._lm, [self.texts[int(i)] for i in rows])
+
+    def join(self, others: Sequence[BatchState]) -> ConvertedState:
+        parts = self._with(others)
+        return ConvertedState(self._lm, [text for part in parts for text in part.texts])
+
+    def replace(self, rows: Sequence[int], part: ConvertedState) -> ConvertedState:
+        """This state with `rows` replaced by those of `part`."""
+        texts = list(self.texts)
+        for row, text in zip(rows, part.texts, strict=True):
+            texts[row] = text
+        return ConvertedState(self._lm, texts)
+
+
+def _column(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
