@@ -3,14 +3,14 @@
 RMSNorm, rotary positions, SwiGLU, no biases, untied head; queries and keys are normalised by
 default. With `window` it is the sliding-window byte model that most papers leave out: attention
 cost then grows with the window instead of the context. It shares its layers with the T blocks of
-H-Net (`bytelm.nn.stack`) and is that stack with a byte table and a head.
+H-Net (`bytelm.nn.stack`): it is that stack between a byte table and a head (`arch/backbone.py`).
 """
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
-from bytelm.arch.base import ArchConfig, CausalModel, ModelOutput, ParameterRole, causal_loss
+from bytelm.arch.backbone import BackboneModel, BodyOutput
+from bytelm.arch.base import ArchConfig
 from bytelm.data.batch import Batch
 from bytelm.nn.attention import AttentionOptions
 from bytelm.nn.mamba2 import SSMOptions
@@ -20,16 +20,15 @@ from bytelm.vocab import Vocab
 
 
 class TransformerConfig(ArchConfig):
-    """layers, width d_model, heads, SwiGLU width hidden (0 = 8/3 d_model rounded up to 64),
-    rotary_dim channels a head (0 = all of them), window of earlier bytes (-1 = all), qk_norm."""
+    """Sizes of a flat Transformer."""
 
-    layers: int = Field(6, ge=1)
-    d_model: int = Field(256, ge=2)
-    heads: int = Field(4, ge=1)
-    hidden: int = Field(0, ge=0)
-    rotary_dim: int = Field(0, ge=0)
-    window: int = Field(-1, ge=-1)
-    qk_norm: bool = True
+    layers: int = Field(6, ge=1, description="blocks of attention and SwiGLU")
+    d_model: int = Field(256, ge=2, description="width of the residual stream")
+    heads: int = Field(4, ge=1, description="attention heads; each has an even number of channels")
+    hidden: int = Field(0, ge=0, description="SwiGLU width; 0 = 8/3 d_model rounded up to 64")
+    rotary_dim: int = Field(0, ge=0, description="channels per head that rotate; 0 = all")
+    window: int = Field(-1, ge=-1, description="earlier bytes each byte sees; -1 = all")
+    qk_norm: bool = Field(True, description="unit-RMS queries and keys")
 
     @model_validator(mode="after")
     def _consistent(self) -> "TransformerConfig":
@@ -40,6 +39,7 @@ class TransformerConfig(ArchConfig):
         return self
 
     def stack_options(self) -> StackOptions:
+        """What the stack of blocks is built with."""
         return StackOptions(
             dim=self.d_model,
             hidden=self.hidden or -(-self.d_model * 8 // 3 // 64) * 64,
@@ -53,56 +53,35 @@ class TransformerConfig(ArchConfig):
         )
 
 
-class Transformer(CausalModel[StackState]):
+class Transformer(BackboneModel[StackState]):
     """Byte table, `layers` pre-norm blocks, final norm, head."""
 
     Config = TransformerConfig
+    config: TransformerConfig
+    backbone: Stack
 
     def __init__(self, config: TransformerConfig, vocab: Vocab):
-        super().__init__(config, vocab)
-        self.config: TransformerConfig = config
-        self.embeddings = nn.Embedding(vocab.size, config.d_model)
-        self.backbone = Stack(f"T{config.layers}", config.stack_options())
-        self.lm_head = nn.Linear(config.d_model, vocab.size, bias=False)
-        self.reset_parameters()
+        layout = f"T{config.layers}"
+        super().__init__(
+            config,
+            vocab,
+            dim=config.d_model,
+            make_body=lambda: Stack(layout, config.stack_options()),
+        )
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Embedding N(0, 1), head N(0, 0.02), linears as `Stack.reset_linears`."""
-        if self.lm_head.weight.is_meta:
-            return
-        nn.init.normal_(self.embeddings.weight, std=1.0)
-        nn.init.normal_(self.lm_head.weight, std=0.02)
-        self.backbone.reset_linears(self.backbone.height)
+    def forward_body(self, x_BLD: Tensor, segments: Segments, batch: Batch) -> BodyOutput:
+        return BodyOutput(x=self.backbone(x_BLD, segments))
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        segments = Segments(batch.ids.shape[1], batch.lengths, batch.document_ids)
-        logits = self._head(self.backbone(self.embeddings(batch.ids), segments))
-        return ModelOutput(logits=logits, loss=causal_loss(logits, batch.targets))
+    def extend_body(
+        self, x_BLD: Tensor, counts: Tensor | None, state: StackState, batch: Batch
+    ) -> tuple[Tensor, StackState]:
+        return self.backbone.extend(x_BLD, counts, state)
 
     def init_state(self, batch_size: int) -> StackState:
         return self.backbone.init_state(batch_size)
 
-    def prefill(self, ids: Tensor, lengths: Tensor, state: StackState) -> tuple[Tensor, StackState]:
-        x, state = self.backbone.extend(self.embeddings(ids), lengths, state)
-        at = (lengths - 1)[:, None, None].expand(-1, 1, x.shape[2])
-        return self._head(x.gather(1, at).squeeze(1)), state
+    def reset_body(self) -> None:
+        self.backbone.reset_linears(self.backbone.height)
 
-    def step(self, ids: Tensor, state: StackState) -> tuple[Tensor, StackState]:
-        x, state = self.backbone.extend(self.embeddings(ids)[:, None], None, state)
-        return self._head(x[:, 0]), state
-
-    def flops_per_byte(self, context_bytes: int) -> float:
-        body = stack_flops(f"T{self.config.layers}", self.config.stack_options(), context_bytes)
-        return body + 2.0 * self.config.d_model * self.vocab.size
-
-    def parameter_role(self, name: str, parameter: Tensor) -> ParameterRole:
-        if name == "embeddings.weight":
-            return ParameterRole(kind="embedding", decay=False)
-        if name == "lm_head.weight":
-            return ParameterRole(kind="head")
-        return super().parameter_role(name, parameter)
-
-    def _head(self, x: Tensor) -> Tensor:
-        logits = self.lm_head(x)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    def body_flops(self, context_bytes: int) -> float:
+        return stack_flops(f"T{self.config.layers}", self.config.stack_options(), context_bytes)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from bytelm.arch.hnet import HNet
-from bytelm.arch.hnet_config import HNetConfig
+from bytelm.arch.hnet.config import HNetConfig
 from bytelm.errors import BytelmError, CheckpointError, unknown_name
 from bytelm.vocab import ByteVocab
 

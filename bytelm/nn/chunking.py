@@ -1,23 +1,25 @@
-"""Dynamic chunking: where chunks start, how bytes become chunks, and how chunks come back.
+"""Chunk plans: which chunk each byte feeds and which it may read, and H-Net's parts around them.
 
-`ChunkPlan` says, for every byte, which chunk it belongs to; it is derived once from the chunk
-starts. A chunk is represented by its first byte (H-Net's selection), so its output may be read from
-that byte on: `member` is also the newest chunk a byte may read. The rest are H-Net's parts
-(Hwang et al. 2025, section 2.2): the cosine router (eq. 4), smoothing and upsampling (eq. 5-9), and
-the ratio loss (eq. 10). All probabilities are float32 or better: in bfloat16 a few per cent of the
-decisions near 1/2 would change.
+`ChunkPlan` is derived once from the chunk starts and is all that a hierarchical model needs to know
+about its chunks. Two laws hold for every plan (tests/nn/test_plans.py): what a byte reads depends
+on no later byte (causality), and the plan of a prefix is the prefix of the plan (stability). The
+rest are H-Net's smoothing and upsampling (Hwang et al. 2025, section 2.2, eq. 5-9) and its ratio
+loss (eq. 10), in float32 or better.
+
+Shape letters: B rows, L bytes, C chunks, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from einops import rearrange, repeat
+from torch import Tensor
 
 from bytelm.nn.ranks import sum_over_ranks
+from bytelm.nn.segments import Segments
 from bytelm.nn.ssd import ssd
-from bytelm.vocab import BYTES
 
 _P_MIN = 1e-4
 
@@ -26,112 +28,132 @@ _P_MIN = 1e-4
 class ChunkPlan:
     """starts (B, L) bool: true at valid positions that begin a chunk.
 
-    The number of chunk slots M is rounded up to a multiple of `slots` (at most L). Rounded shapes
-    keep kernels, and with them the last bits of every result, the same when a later byte adds a
-    chunk; decoding needs none of that and uses 1.
+    delay         chunks by which reading lags behind feeding, a property of the pooler: 0 if a
+                  chunk is represented by its first byte, 1 if it pools bytes until it closes
+    document_ids  (B, L), non-decreasing along a row; each document's first position is a start, and
+                  no byte reads a chunk of another document. None = one document per row
+    slots         the number of chunk slots C is rounded up to a multiple of it (at most L). Rounded
+                  shapes keep kernels, and with them the last bits of every result, the same when a
+                  later byte adds a chunk; decoding needs none of that and uses 1
+
+    >>> plan = ChunkPlan(torch.tensor([[True, False, True, False]]), delay=1)
+    >>> plan.feeds.tolist(), plan.reads.tolist()
+    ([[0, 0, 1, 1]], [[-1, -1, 0, 0]])
     """
 
     starts: Tensor
+    delay: int = 0
+    document_ids: Tensor | None = None
     slots: int = 1
 
     @cached_property
-    def opened(self) -> Tensor:
-        """(B, L) chunks opened at or before each position; minus 1, it is the position's chunk."""
+    def chunks_so_far(self) -> Tensor:
+        """(B, L) number of chunks that started at or before each position."""
         return self.starts.cumsum(dim=1)
 
-    @property
-    def member(self) -> Tensor:
-        """(B, L) index of the chunk each position belongs to; -1 before a row's first start."""
-        return self.opened - 1
+    @cached_property
+    def feeds(self) -> Tensor:
+        """(B, L) index of the chunk each byte contributes to; -1 before a row's first start.
+
+        Padding counts to the row's last chunk.
+        """
+        return self.chunks_so_far - 1
+
+    @cached_property
+    def reads(self) -> Tensor:
+        """(B, L) index of the newest chunk whose output each byte may read; -1 = none yet."""
+        if self.delay == 0:
+            return self.feeds
+        reads = (self.feeds - self.delay).clamp(min=-1)
+        if self.document_ids is None or self.width == 0:
+            return reads
+        inside = self.select(self.document_ids).gather(1, reads.clamp(min=0))
+        return torch.where(inside == self.document_ids, reads, -1)
 
     @cached_property
     def counts(self) -> Tensor:
-        """(B,) chunks a row."""
-        return self.opened[:, -1]
+        """(B,) chunks per row."""
+        return self.chunks_so_far[:, -1]
 
     @cached_property
     def width(self) -> int:
-        """M: the largest count, rounded up."""
+        """C: the largest count, rounded up."""
         return min(-(-int(self.counts.max()) // self.slots) * self.slots, self.starts.shape[1])
 
     @cached_property
     def first(self) -> Tensor:
-        """(B, M) position of each chunk's first byte; slots past a row's count hold 0."""
+        """(B, C) position of each chunk's first byte; slots past a row's count hold 0."""
         B, L = self.starts.shape
-        slot = torch.where(self.starts, self.member, self.width)  # one spare column takes the rest
+        slot = torch.where(self.starts, self.feeds, self.width)  # one spare column takes the rest
         index = torch.zeros(B, self.width + 1, dtype=torch.long, device=self.starts.device)
-        positions = torch.arange(L, device=self.starts.device).expand(B, L)
-        index.scatter_(1, slot, positions)
+        index.scatter_(1, slot, repeat(torch.arange(L, device=slot.device), "l -> b l", b=B))
         index[:, self.width] = 0
         return index[:, : self.width]
 
     def select(self, x: Tensor) -> Tensor:
-        """(B, L, ...) -> (B, M, ...): the row of each chunk's first byte."""
+        """(B, L, ...) -> (B, C, ...): the row of each chunk's first byte."""
         return _take(x, self.first)
 
+    def sum(self, x_BLD: Tensor) -> Tensor:
+        """(B, L, D) -> (B, C, D): the sum over each chunk's bytes; 0 in slots past a count."""
+        B, _, D = x_BLD.shape
+        total = x_BLD.new_zeros(B, self.width + 1, D)  # slot 0 takes bytes before the first start
+        total.scatter_add_(1, repeat(self.chunks_so_far, "b l -> b l d", d=D), x_BLD)
+        return total[:, 1:]
 
-def _take(x: Tensor, index_BM: Tensor) -> Tensor:
-    """x[b, index[b, m]]: (B, L, ...) -> (B, M, ...)."""
+    def segments(self) -> Segments:
+        """The chunks as rows of positions for the network that works on them."""
+        documents = None if self.document_ids is None else self.select(self.document_ids)
+        return Segments(self.width, self.counts, documents)
+
+
+def _take(x: Tensor, index_BC: Tensor) -> Tensor:
+    """x[b, index[b, c]]: (B, L, ...) -> (B, C, ...)."""
     B, L = x.shape[:2]
-    flat = index_BM + L * torch.arange(B, device=x.device)[:, None]
-    return x.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, index_BM.shape)
+    flat = index_BC + L * torch.arange(B, device=x.device)[:, None]
+    return x.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, index_BC.shape)
 
 
-def upsample(z_BMD: Tensor, opened_BL: Tensor, initial_BD: Tensor) -> Tensor:
-    """Repeat each chunk's vector until the next chunk starts: (B, L, D).
+def upsample(z_BCD: Tensor, reads_BL: Tensor, initial_BD: Tensor) -> Tensor:
+    """The chunk vector that each byte reads, (B, L, D); `initial` where `reads` is -1."""
+    return _take(torch.cat((initial_BD[:, None], z_BCD), dim=1), reads_BL + 1)
 
-    opened (B, L) counts the chunks opened so far; positions before the first one get `initial`.
+
+def starts_on_bytes(plans: Sequence[ChunkPlan]) -> list[Tensor]:
+    """Chunk starts of nested stages, outermost first, as positions of the bytes: (B, L) bool each.
+
+    Each plan but the first is over the chunks of the one before it.
     """
-    return _take(torch.cat((initial_BD[:, None], z_BMD), dim=1), opened_BL)
-
-
-class CosineRouter(nn.Module):
-    """Boundary probabilities from the dissimilarity of neighbouring positions (eq. 4).
-
-    The released code projects the *previous* position with `q_proj_layer` and the current one with
-    `k_proj_layer` (the paper names them the other way round). Both start as the identity.
-    """
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.q_proj_layer = nn.Linear(dim, dim, bias=False)
-        self.k_proj_layer = nn.Linear(dim, dim, bias=False)
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        for layer in (self.q_proj_layer, self.k_proj_layer):
-            if not layer.weight.is_meta:
-                nn.init.eye_(layer.weight)
-
-    def forward(self, x_BLD: Tensor, previous_BD: Tensor) -> Tensor:
-        """p (B, L) in [0, 1]; `previous` stands before the first position."""
-        with torch.autocast(x_BLD.device.type, enabled=False):
-            x = x_BLD.to(self.q_proj_layer.weight.dtype)
-            before = torch.cat((previous_BD[:, None].to(x.dtype), x[:, :-1]), dim=1)
-            q = F.normalize(self.q_proj_layer(before), dim=-1)
-            k = F.normalize(self.k_proj_layer(x), dim=-1)
-            return ((1 - (q * k).sum(-1)) / 2).clamp(0, 1)
+    found: list[Tensor] = []
+    for plan in plans:
+        starts = plan.starts
+        if found:  # back from chunks of the stage outside to the bytes where those start
+            outer, inside = found[-1], torch.zeros_like(found[-1])
+            rows, chunk = outer.nonzero()[:, 0], (outer.cumsum(1) - 1)[outer]
+            inside[outer] = starts[rows, chunk]
+            starts = inside
+        found.append(starts)
+    return found
 
 
 def smooth(
-    z_BMD: Tensor,
-    p_BM: Tensor,
+    z_BCD: Tensor,
+    p_BC: Tensor,
     *,
     initial_BD: Tensor | None = None,
     document_ids: Tensor | None = None,
 ) -> Tensor:
-    """The moving average over chunks (eq. 5): out_j = P_j z_j + (1 - P_j) out_{j-1}, (B, M, D).
+    """The moving average over chunks (eq. 5): out_j = P_j z_j + (1 - P_j) out_{j-1}, (B, C, D).
 
-    P is clamped to [1e-4, 1 - 1e-4]; the average restarts where document_ids (B, M) change. It is
+    P is clamped to [1e-4, 1 - 1e-4]; the average restarts where document_ids (B, C) change. It is
     an SSD with one head and one state: decay exp(-step) = 1 - P, input z * P / step.
     """
-    p = p_BM.to(torch.promote_types(p_BM.dtype, torch.float32)).clamp(_P_MIN, 1 - _P_MIN)
+    p = p_BC.to(torch.promote_types(p_BC.dtype, torch.float32)).clamp(_P_MIN, 1 - _P_MIN)
     step = -torch.log1p(-p)
-    scaled = z_BMD.to(p.dtype) * (p / step)[..., None]
+    scaled = z_BCD.to(p.dtype) * (p / step)[..., None]
     ones = p.new_ones(*p.shape, 1, 1)
-    state = None if initial_BD is None else initial_BD.to(p.dtype)[:, None, :, None]
-    with torch.autocast(z_BMD.device.type, enabled=False):
+    state = None if initial_BD is None else rearrange(initial_BD.to(p.dtype), "b d -> b 1 d 1")
+    with torch.autocast(z_BCD.device.type, enabled=False):
         result = ssd(
             scaled[:, :, None],
             step[..., None],
@@ -162,7 +184,7 @@ class RatioLoss:
 
 
 def ratio_loss(p_BL: Tensor, starts_BL: Tensor, valid: Tensor | None, target: float) -> RatioLoss:
-    """N/(N-1) ((N-1) F G + (1-F)(1-G)) for N = target bytes a chunk (eq. 10); 1 at F = G = 1/N.
+    """N/(N-1) ((N-1) F G + (1-F)(1-G)) for N = target bytes per chunk (eq. 10); 1 at F = G = 1/N.
 
     F carries no gradient. Padding (valid (B, L) false) is left out of both means, which are taken
     over all ranks of a distributed step.
@@ -174,26 +196,3 @@ def ratio_loss(p_BL: Tensor, starts_BL: Tensor, valid: Tensor | None, target: fl
     share, mean = sums[0].detach() / total, sums[1] / total
     loss = target / (target - 1) * ((target - 1) * share * mean + (1 - share) * (1 - mean))
     return RatioLoss(loss, share, mean.detach())
-
-
-def space_starts(ids_BL: Tensor, previous_B: Tensor) -> Tensor:
-    """SpaceByte's rule (Slagle 2024): a chunk starts at a space-like byte after another kind.
-
-    Space-like: neither ASCII letter or digit nor a UTF-8 continuation byte (specials count as
-    space-like). previous (B,): the id before the first position.
-    """
-    before = torch.cat((previous_B[:, None], ids_BL[:, :-1]), dim=1)
-    return _space_like(ids_BL) & ~_space_like(before)
-
-
-def _space_like(ids: Tensor) -> Tensor:
-    lower = ids | 0x20
-    letter = (lower >= 0x61) & (lower <= 0x7A) & (ids < BYTES)
-    digit = (ids >= 0x30) & (ids <= 0x39)
-    continuation = (ids >= 0x80) & (ids <= 0xBF)
-    return ~(letter | digit | continuation)
-
-
-def fixed_starts(positions: Tensor, stride: int) -> Tensor:
-    """A chunk every `stride` bytes; position 0 is BOS, so byte 0 of the data is position 1."""
-    return (positions - 1) % stride == 0

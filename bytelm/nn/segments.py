@@ -18,9 +18,9 @@ class Segments:
     """Rows of L positions.
 
     length        L
-    lengths       (B,) valid positions a row, or None = all of them
+    lengths       (B,) valid positions per row, or None = all of them
     document_ids  (B, L) non-decreasing along a row; positions with different ids never see each
-                  other; None = one document a row
+                  other; None = one document per row
     """
 
     length: int
@@ -84,3 +84,13 @@ class Segments:
         # padding sees itself: nobody reads it, but a row of the mask without a key would be NaN
         itself = torch.eye(self.length, dtype=torch.bool, device=device)
         return mask & self.valid[:, None, None] | itself
+
+
+def last_valid(x: Tensor, counts: Tensor | None) -> Tensor:
+    """x[b, counts[b] - 1]: what x (B, L, ...) holds at each row's last valid position, (B, ...).
+
+    counts (B,) >= 1; None = all L positions are valid.
+    """
+    if counts is None:
+        return x[:, -1]
+    return x[torch.arange(len(x), device=x.device), counts - 1]

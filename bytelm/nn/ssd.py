@@ -14,6 +14,7 @@ hint and changes no result.
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,12 +49,11 @@ def ssd(
     exact = torch.promote_types(dt.dtype, torch.float32)
     dt = dt.to(exact)
 
-    # (b, c, g, r, Q): chunk c, group g, head r of the group
-    log_decay = (dt * A_H).unflatten(1, (-1, chunk)).unflatten(3, (G, -1)).permute(0, 1, 3, 4, 2)
-    total = log_decay.cumsum(-1)
-    dtx = (x * dt[..., None].to(x.dtype)).unflatten(1, (-1, chunk)).unflatten(3, (G, -1))
-    dtx = dtx.permute(0, 1, 3, 4, 2, 5)  # (b, c, g, r, Q, P)
-    Bc, Cc = (t.unflatten(1, (-1, chunk)).transpose(2, 3) for t in (B, C))  # (b, c, g, Q, N)
+    # chunk c, position q in it; group g, head r of the group
+    total = rearrange(dt * A_H, "b (c q) (g r) -> b c g r q", q=chunk, g=G).cumsum(-1)
+    dtx = x * dt[..., None].to(x.dtype)
+    dtx = rearrange(dtx, "b (c q) (g r) p -> b c g r q p", q=chunk, g=G)
+    Bc, Cc = (rearrange(t, "b (c q) g n -> b c g q n", q=chunk) for t in (B, C))
 
     inside = _segment_mask(chunk, documents, x.device)
     weight = (total[..., :, None] - total[..., None, :]).masked_fill(~inside, -torch.inf).exp_()
@@ -65,8 +65,8 @@ def ssd(
     states, final = _carry(gained, carries, state_BHPN, G)
     incoming = Cc[:, :, :, None] @ states.to(x.dtype).transpose(-1, -2)
     y = torch.addcmul(y, incoming, reads[..., None].to(x.dtype))
-    y = y.permute(0, 1, 4, 2, 3, 5).flatten(3, 4).flatten(1, 2)[:, :L]
-    return SSDResult(y, final.flatten(1, 2))
+    y = rearrange(y, "b c g r q p -> b (c q) (g r) p")[:, :L]
+    return SSDResult(y, rearrange(final, "b g r p n -> b (g r) p n"))
 
 
 def ssd_step(
@@ -122,10 +122,11 @@ def _document_gates(total: Tensor, documents: Tensor | None) -> tuple[Tensor, Te
 
 
 def _chunk_states(dtx: Tensor, writes: Tensor, Bc: Tensor) -> Tensor:
-    """What each chunk adds to the state: (b, c, g, r, P, N), one product a group."""
-    r, P = dtx.shape[3], dtx.shape[5]
-    weighted = (dtx * writes[..., None].to(dtx.dtype)).transpose(-1, -2).flatten(3, 4)
-    return (weighted @ Bc).unflatten(3, (r, P))
+    """What each chunk adds to the state: (b, c, g, r, P, N), one product per group."""
+    r = dtx.shape[3]
+    weighted = dtx * writes[..., None].to(dtx.dtype)
+    gained = rearrange(weighted, "b c g r q p -> b c g (r p) q") @ Bc
+    return rearrange(gained, "b c g (r p) n -> b c g r p n", r=r)
 
 
 def _carry(
@@ -136,7 +137,7 @@ def _carry(
     if initial is None:
         state = torch.zeros_like(gained[:, 0])
     else:
-        state = initial.to(carries.dtype).unflatten(1, (groups, -1))
+        state = rearrange(initial.to(carries.dtype), "b (g r) p n -> b g r p n", g=groups)
     starts = []
     for added, carry in zip(gained.unbind(1), carries.unbind(1), strict=True):
         starts.append(state)

@@ -26,7 +26,7 @@ _RUN = re.compile(r"([mMtT])(\d+)")
 
 
 def parse_layout(layout: str) -> str:
-    """One letter a layer: "T1m4" -> "Tmmmm". `BytelmError` if the layout is not well formed.
+    """One letter per layer: "T1m4" -> "Tmmmm". `BytelmError` if the layout is not well formed.
 
     >>> parse_layout("T1m2")
     'Tmm'
@@ -53,7 +53,7 @@ class StackOptions:
 
 @dataclass(frozen=True)
 class StackState(State):
-    """One state a layer."""
+    """One state per layer."""
 
     layers: tuple[State, ...]
 
@@ -120,7 +120,7 @@ class Stack(nn.Module):
 
     @property
     def height(self) -> int:
-        """Residual additions: 1 a lower-case layer, 2 an upper-case one."""
+        """Residual additions: 1 per lower-case layer, 2 per upper-case one."""
         return sum(2 if letter.isupper() else 1 for letter in self.letters)
 
     def reset_linears(self, residual_adds: int) -> None:
@@ -139,7 +139,7 @@ def reset_linears(module: nn.Module, residual_adds: int) -> None:
 
 
 def stack_flops(layout: str, options: StackOptions, context: float) -> float:
-    """Forward floating-point operations a position of a stack at that context length in its own
+    """Forward floating-point operations per position of a stack at that context length in its own
     positions (two per multiply-add; norms and activations are left out)."""
     D = options.dim
     total = 0.0

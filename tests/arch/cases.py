@@ -88,6 +88,19 @@ CASES: dict[str, tuple[str, dict]] = {
             **_SSM,
         },
     ),
+    "hnet-given": (
+        "hnet",
+        {
+            "layout": ["m1", ["t1", ["T1"], "t1"], "m1"],
+            "d_model": [32, 32, 48],
+            "d_intermediate": [0, 0, 64],
+            "num_heads": [2, 2, 2],
+            "boundaries": ["given", "fixed"],
+            "given_after": [32, 101],
+            "target": [4, 3],
+            **_SSM,
+        },
+    ),
     "encdec": ("encdec", {"d_model": 32, "heads": 2, "hidden": 48}),
     "encdec-qk-norm": (
         "encdec",

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from bytelm.arch.hnet import HNet
-from bytelm.arch.hnet_config import HNetConfig, published_lr_multipliers
+from bytelm.arch.hnet.config import HNetConfig, published_lr_multipliers
+from bytelm.arch.transformer import TransformerConfig
 from bytelm.data import Batch
 from bytelm.errors import BytelmError
 from bytelm.nn.chunking import smooth, upsample
@@ -111,7 +112,7 @@ def test_initialisation_scales_residual_writers_by_depth():
     assert float(model.embeddings.weight.detach().std()) == pytest.approx(1, rel=0.05)
 
 
-def test_given_boundaries_come_from_the_batch_and_cannot_decode():
+def test_given_boundaries_come_from_the_batch_and_else_cannot_decode():
     model = build(boundaries=["given"], target=[]).eval()
     ids = texty_ids(2, 33)
     given = torch.zeros(2, 33, dtype=torch.bool)
@@ -125,6 +126,44 @@ def test_given_boundaries_come_from_the_batch_and_cannot_decode():
             model(Batch(ids=ids))
         with pytest.raises(BytelmError, match="fixed"):
             model.step(ids[:, 0], model.init_state(2))
+
+
+def test_boundaries_given_while_decoding_are_those_of_the_forward_pass():
+    model = make("hnet-given")
+    ids = texty_ids(3, 33)
+    given = torch.rand(3, 33, generator=torch.Generator().manual_seed(4)) < 0.3
+    with torch.no_grad():
+        full = model(Batch(ids=ids, boundaries=given)).logits
+        assert not torch.equal(full, model(Batch(ids=ids)).logits)
+        lengths, at = torch.tensor([9, 9, 9]), 9
+        logits, state = model.prefill(
+            ids[:, :9], lengths, model.init_state(3), boundaries=given[:, :9]
+        )
+        assert (logits - full[:, 8]).abs().max() < 1e-10
+        for t in range(at, 33):
+            logits, state = model.step(ids[:, t], state, boundaries=given[:, t])
+            assert (logits - full[:, t]).abs().max() < 1e-10
+
+
+def test_given_chunks_start_after_the_chosen_bytes():
+    model = make("hnet-given")
+    text = b"hello world"
+    ids = torch.tensor([[ByteVocab().bos, *text]])
+    starts, inner = model.chunk_boundaries(ids)
+    assert starts[0].nonzero()[:, 0].tolist() == [0, 3, 7]  # BOS, after "e", after the space
+    assert inner[0].nonzero()[:, 0].tolist() == [0, 3]
+
+
+def test_old_configurations_still_load():
+    old = {**ONE_STAGE, "released_ids": False}  # as every stored config.json says it
+    assert HNetConfig(**old) == HNetConfig(**ONE_STAGE)
+    assert HNetConfig(**{**old, "released_ids": True}).released_ids
+
+
+def test_every_setting_says_what_it_is():
+    for config in (HNetConfig, TransformerConfig):
+        for name, field in config.model_fields.items():
+            assert field.description, name
 
 
 def test_the_ratio_loss_pulls_the_chunk_rate_to_its_target():
@@ -194,6 +233,8 @@ def test_learning_rate_multipliers_follow_the_published_table():
         ({"boundaries": ["spaces"]}, "'learned', 'fixed', 'space' or 'given'"),
         ({"head_dim": 24}, "multiple of head_dim"),
         ({"anneal_from": [2.0]}, "go together"),
+        ({"given_after": [10]}, "given_after has an effect"),
+        ({"boundaries": ["given"], "given_after": [256]}, "less than or equal to 255"),
         ({"lr_multipliers": [1.0]}, "lr_multipliers has 1 entries"),
         ({"widht": 3}, "widht"),
     ],
@@ -206,7 +247,7 @@ def test_wrong_settings_are_refused_by_name(changes, message):
 def test_smoothing_and_upsampling_compose_to_the_decoders_input():
     z = torch.randn(1, 3, 2, dtype=torch.float64)
     p = torch.tensor([[1.0, 0.6, 0.8]], dtype=torch.float64)
-    opened = torch.tensor([[1, 1, 2, 3, 3]])
+    reads = torch.tensor([[0, 0, 1, 2, 2]])
     smoothed = smooth(z, p)
-    up = upsample(smoothed, opened, torch.zeros(1, 2, dtype=torch.float64))
+    up = upsample(smoothed, reads, torch.zeros(1, 2, dtype=torch.float64))
     assert torch.equal(up[0], smoothed[0][[0, 0, 1, 2, 2]])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bytelm.arch.base import ArchConfig, ByteModel
 from bytelm.arch.hnet import HNet
-from bytelm.arch.hnet_config import HNetConfig, unnest
+from bytelm.arch.hnet.config import HNetConfig, unnest
 from bytelm.arch.transformer import Transformer, TransformerConfig
 from bytelm.lm.ensemble import Ensemble
 from bytelm.lm.native import NativeLM
@@ -59,6 +59,7 @@ def hnet(layout: list, *, boundaries: str = "learned") -> NativeLM:
         d_state=4,
         head_dim=8,
         boundaries=[boundaries] * stages,
+        given_after=[32, 101] if boundaries == "given" else [],
         target=[3] * stages,
     )
     return NativeLM(strong(HNet, config), window=12, stride=5)
@@ -83,6 +84,7 @@ CASES = {
     "hnet": Case(lambda: hnet(["m1", ["T1"], "m1"])),
     "hnet, two stages": Case(lambda: hnet(["m1", ["t1", ["T1m1"], "t1"], "M1"])),
     "hnet, spaces": Case(lambda: hnet(["m1", ["T1"], "m1"], boundaries="space")),
+    "hnet, given": Case(lambda: hnet(["m1", ["T1"], "m1"], boundaries="given")),
     "mambabyte": Case(lambda: hnet(["m2"])),
     "ngram": Case(ngram),
     "ngram, order 0": Case(lambda: ngram(order=0)),

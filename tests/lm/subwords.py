@@ -4,7 +4,7 @@ import torch
 
 from bytelm.arch.base import ByteModel
 from bytelm.arch.hnet import HNet
-from bytelm.arch.hnet_config import HNetConfig
+from bytelm.arch.hnet.config import HNetConfig
 from bytelm.arch.transformer import Transformer, TransformerConfig
 from bytelm.lm.subword import SubwordLM
 from bytelm.tokenizer import BinaryBPE

@@ -1,23 +1,11 @@
-"""Chunk plans, router, smoothing and ratio loss against loops and closed forms."""
-
-import math
+"""Chunk plans, smoothing and ratio loss against loops and closed forms."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bytelm.nn.chunking import (
-    ChunkPlan,
-    CosineRouter,
-    confidence_ste,
-    fixed_starts,
-    ratio_loss,
-    smooth,
-    space_starts,
-    upsample,
-)
-from bytelm.vocab import ByteVocab
+from bytelm.nn.chunking import ChunkPlan, confidence_ste, ratio_loss, smooth, upsample
 
 flags = st.lists(st.booleans(), min_size=1, max_size=30)
 
@@ -26,25 +14,25 @@ flags = st.lists(st.booleans(), min_size=1, max_size=30)
 def test_a_plan_repeats_each_chunk_over_its_own_bytes(row, slots):
     starts = torch.tensor([[True, *row]])
     plan = ChunkPlan(starts, slots=slots)
-    lengths, member = [], []
+    lengths, feeds = [], []
     for flag in starts[0].tolist():
         lengths += [0] * flag
         lengths[-1] += 1
-        member.append(len(lengths) - 1)
-    assert plan.member.tolist() == [member]
+        feeds.append(len(lengths) - 1)
+    assert plan.feeds.tolist() == plan.reads.tolist() == [feeds]
     assert int(plan.counts[0]) == len(lengths) <= plan.width
     assert sum(lengths) == starts.shape[1]
     x = torch.arange(starts.shape[1], dtype=torch.float64)[None, :, None]
     chosen = plan.select(x)[0, : len(lengths), 0].tolist()
     assert chosen == starts[0].nonzero()[:, 0].tolist()
-    up = upsample(plan.select(x), plan.opened, torch.full((1, 1), -1.0, dtype=torch.float64))
-    assert up[0, :, 0].tolist() == [chosen[m] for m in member]
+    up = upsample(plan.select(x), plan.reads, torch.full((1, 1), -1.0, dtype=torch.float64))
+    assert up[0, :, 0].tolist() == [chosen[m] for m in feeds]
 
 
 def test_positions_before_the_first_start_read_the_initial_value():
     plan = ChunkPlan(torch.tensor([[False, False, True], [False, False, False]]))
     z = plan.select(torch.ones(2, 3, 1))
-    up = upsample(z, plan.opened, torch.tensor([[7.0], [8.0]]))
+    up = upsample(z, plan.reads, torch.tensor([[7.0], [8.0]]))
     assert up[..., 0].tolist() == [[7, 7, 1], [8, 8, 8]]
 
 
@@ -110,43 +98,9 @@ def test_padding_is_left_out_of_the_ratio_loss():
     assert float(padded.F) == 0.5 and float(padded.G) == pytest.approx(0.6)
 
 
-def test_an_identity_router_merges_repeats_and_splits_opposites():
-    router = CosineRouter(6).double()
-    v = torch.randn(6, dtype=torch.float64)
-    same = router(v.expand(1, 9, 6), v[None])
-    assert same.abs().max() < 1e-12
-    sign = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(4)
-    flip = router(sign[None, :, None] * v, -v[None])
-    assert (flip - 1).abs().max() < 1e-12
-
-
 def test_confidence_is_one_forward_and_the_chosen_probability_backward():
     p = torch.tensor([[0.9, 0.2]], dtype=torch.float64, requires_grad=True)
     c = confidence_ste(p, torch.tensor([[True, False]]))
     assert torch.equal(c.detach(), torch.ones(1, 2, dtype=torch.float64))
     (grad,) = torch.autograd.grad(c.sum(), p)
     assert grad.tolist() == [[1.0, -1.0]]
-
-
-def test_space_starts_follow_spacebytes_rule():
-    text = "a bc, d\u00e9\u4e2d"
-    ids = torch.tensor([list(text.encode())])
-    starts = space_starts(ids, torch.tensor([ByteVocab().bos]))[0].tolist()
-    expected = []
-    kinds = [not (chr(b).isalnum() and b < 128 or 0x80 <= b <= 0xBF) for b in text.encode()]
-    for i, kind in enumerate(kinds):
-        expected.append(kind and not (kinds[i - 1] if i else True))
-    assert starts == expected
-
-
-def test_fixed_starts_align_with_records_after_the_bos():
-    positions = torch.arange(10)
-    assert fixed_starts(positions, 4).nonzero()[:, 0].tolist() == [1, 5, 9]
-
-
-def test_a_new_router_leaves_half_the_bytes_as_starts():
-    torch.manual_seed(0)
-    x = torch.randn(4, 200, 32)
-    p = CosineRouter(32)(x, torch.zeros(4, 32))
-    assert 0.3 < float((p > 0.5).float().mean()) < 0.7
-    assert math.isclose(float(p.detach().mean()), 0.5, abs_tol=0.05)

@@ -1,7 +1,7 @@
-"""H-Net's configuration: the nested layout and one value a stage for everything else.
+"""H-Net's configuration: the nested layout and one value per stage for everything else.
 
 The checks live here, so that a wrong recipe is refused with the entry's name before any weight is
-made, and `arch/hnet.py` can be read beside the paper.
+made, and the model can be read beside the paper.
 """
 
 import math
@@ -13,54 +13,69 @@ from pydantic import Field, model_validator
 from bytelm.arch.base import ArchConfig
 from bytelm.errors import BytelmError
 from bytelm.nn.attention import AttentionOptions
+from bytelm.nn.boundaries import RULES, RuleName
 from bytelm.nn.kernels import Backend
 from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.stack import StackOptions, parse_layout
 
-Boundaries = Literal["learned", "fixed", "space", "given"]
 Layout = list[Any]
 PerStage = tuple[int, ...]
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class HNetConfig(ArchConfig):
-    """Lists have one entry a stage, outermost first, the main network last.
+    """Sizes and rules of an H-Net. Lists have one entry per stage, outermost first, the main
+    network last; lengths of a stage are in positions of its own sequence."""
 
-    layout           nested, e.g. ["m4", ["T1m4", ["T26"], "m4T1"], "m4"]
-    d_model          widths, never shrinking inwards
-    d_intermediate   SwiGLU widths; 0 where a stage has no upper-case layer
-    num_heads, rotary_dim, window   attention (rotary_dim: channels a head; window: earlier
-                     positions in view, -1 = all; both in units of the stage's own sequence)
-    d_state, d_conv, expand, head_dim, chunk, backend   Mamba-2; chunk and backend are speed only
-    boundaries       one a chunking stage: learned | fixed | space | given
-    target           N, bytes (or inner chunks) a chunk: aim of the ratio loss, or fixed stride
-    ratio_weight     alpha of the ratio loss
-    anneal_from, anneal_fraction   N starts at anneal_from and reaches `target` linearly after that
-                     fraction of training (steadier for small models); 0 = off
-    lr_multipliers   one a stage, embeddings and head take the first; empty = all 1; "published" =
-                     the paper's rule (`published_lr_multipliers`)
-    released_ids     tables of the released checkpoints: 256 rows, of which 254 is BOS and 255 EOS;
-                     bytes 0xFE and 0xFF then cannot be represented (they are never UTF-8)
-    """
-
-    layout: Layout
-    d_model: PerStage
-    d_intermediate: PerStage = ()
-    num_heads: PerStage = ()
-    rotary_dim: PerStage = ()
-    window: PerStage = ()
-    d_state: int = Field(128, ge=1)
-    d_conv: int = Field(4, ge=2)
-    expand: int = Field(2, ge=1)
-    head_dim: int = Field(64, ge=1)
-    chunk: int = Field(64, ge=1)
-    backend: Backend = "auto"
-    boundaries: tuple[Boundaries, ...] = ()
-    target: tuple[Annotated[float, Field(gt=1)], ...] = ()
-    ratio_weight: float = Field(0.03, ge=0)
-    anneal_from: tuple[Annotated[float, Field(gt=1)], ...] = ()
-    anneal_fraction: float = Field(0.0, ge=0, le=1)
-    lr_multipliers: tuple[Annotated[float, Field(gt=0)], ...] | Literal["published"] = ()
-    released_ids: bool = False
+    layout: Layout = Field(
+        description='nested stacks, such as ["m4", ["T1m4", ["T26"], "m4T1"], "m4"]: m Mamba-2, '
+        "t attention, upper case adds SwiGLU"
+    )
+    d_model: PerStage = Field(description="widths, never shrinking inwards")
+    d_intermediate: PerStage = Field(
+        (), description="SwiGLU widths; 0 where a stage has no upper-case layer"
+    )
+    num_heads: PerStage = Field((), description="attention heads")
+    rotary_dim: PerStage = Field((), description="channels per head that rotate; default half")
+    window: PerStage = Field((), description="earlier positions that attention sees; -1 = all")
+    d_state: int = Field(128, ge=1, description="Mamba-2 state size per channel")
+    d_conv: int = Field(4, ge=2, description="Mamba-2 convolution width")
+    expand: int = Field(2, ge=1, description="Mamba-2 inner width as a multiple of d_model")
+    head_dim: int = Field(64, ge=1, description="Mamba-2 head width")
+    chunk: int = Field(64, ge=1, description="Mamba-2 block length in training; speed only")
+    backend: Backend = Field("auto", description="Mamba-2 kernel; speed only")
+    boundaries: tuple[RuleName, ...] = Field(
+        (),
+        description="one per chunking stage: learned (router), fixed (every `target` positions), "
+        "space (SpaceByte's rule), given (by the batch, or after given_after); default learned",
+    )
+    given_after: tuple[Byte, ...] = Field(
+        (),
+        description='byte values after which a chunk starts where boundaries = "given" and none '
+        "are given, such as [10] for lines; decoding needs it",
+    )
+    target: tuple[Annotated[float, Field(gt=1)], ...] = Field(
+        (),
+        description="N, positions per chunk, one per chunking stage: aim of the ratio loss, or the "
+        "fixed stride",
+    )
+    ratio_weight: float = Field(0.03, ge=0, description="alpha, weight of the ratio loss")
+    anneal_from: tuple[Annotated[float, Field(gt=1)], ...] = Field(
+        (), description="N at the start of training, moving linearly to `target`; empty = off"
+    )
+    anneal_fraction: float = Field(
+        0.0, ge=0, le=1, description="fraction of training after which N is `target`; 0 = off"
+    )
+    lr_multipliers: tuple[Annotated[float, Field(gt=0)], ...] | Literal["published"] = Field(
+        (),
+        description="learning-rate factors (embeddings and head take the first); empty = all 1; "
+        '"published" = the paper\'s rule',
+    )
+    released_ids: bool = Field(
+        False,
+        description="table of the released checkpoints: 256 rows, of which 254 is BOS and 255 EOS, "
+        "so that bytes 0xFE and 0xFF (never UTF-8) have none",
+    )
 
     @property
     def stages(self) -> int:
@@ -78,25 +93,27 @@ class HNetConfig(ArchConfig):
         if any(a > b for a, b in zip(self.d_model, self.d_model[1:], strict=False)):
             raise ValueError(f"d_model {self.d_model} must not shrink from the outside in")
         for s, rule in enumerate(self.boundary_rules):
-            if rule in ("space", "given") and s > 0:
+            if RULES[rule].reads_bytes and s > 0:
                 raise ValueError(f"boundaries {rule!r} exist at stage 0 only, not at stage {s}")
             if rule == "fixed" and self.target[s] != int(self.target[s]):
                 raise ValueError(f"a fixed stride must be a whole number, not {self.target[s]}")
+        if self.given_after and "given" not in self.boundaries:
+            raise ValueError('given_after has an effect with boundaries = ["given"] only')
         if bool(self.anneal_from) != bool(self.anneal_fraction):
             raise ValueError("anneal_from and anneal_fraction go together: set both or neither")
         return self
 
     @property
     def stage_lr_multipliers(self) -> tuple[float, ...]:
-        """One factor on the learning rate a stage."""
+        """One factor on the learning rate per stage."""
         if self.lr_multipliers == "published":
             return published_lr_multipliers(self.target, self.d_model)
         return self.lr_multipliers or (1.0,) * (self.stages + 1)
 
     @property
-    def boundary_rules(self) -> tuple[Boundaries, ...]:
-        """One rule a chunking stage; all learned by default."""
-        learned: list[Boundaries] = ["learned"] * self.stages
+    def boundary_rules(self) -> tuple[RuleName, ...]:
+        """One rule per chunking stage; all learned by default."""
+        learned: list[RuleName] = ["learned"] * self.stages
         return self.boundaries or tuple(learned)
 
     def stack_options(self, s: int) -> StackOptions:
@@ -128,7 +145,7 @@ class HNetConfig(ArchConfig):
 def published_lr_multipliers(
     target: Sequence[float], d_model: Sequence[int], *, bytes_per_token: float = 4.6
 ) -> tuple[float, ...]:
-    """The paper's learning-rate modulation, one factor a stage (section 2.3):
+    """The paper's learning-rate modulation, one factor per stage (section 2.3):
 
     sqrt(bytes_per_token * prod_{i>=s} N_i / prod_i N_i * D_S / D_s), where bytes_per_token is that
     of the subword model whose learning rate is being carried over, and N_S = 1.

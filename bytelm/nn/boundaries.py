@@ -1,0 +1,232 @@
+"""Boundary rules: at which positions of a sequence a chunk starts.
+
+A rule is an object with one definition for two uses. Given a stretch of positions and the small
+state left by those before, it says where chunks start and returns the state after the stretch. The
+parallel forward pass is one stretch from the empty state; decoding is one position at a time; a
+prefill is anything between. So a rule cannot cut differently in decoding than in training.
+
+What a reader may question: the first position of every document starts a chunk under every rule
+(the code that reads chunks relies on it), and `LearnedRule` is the router itself, because that is
+where the released H-Nets keep its weights.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bytelm.errors import BytelmError
+from bytelm.nn.segments import last_valid
+from bytelm.nn.state import State
+from bytelm.vocab import BYTES
+
+RuleName = Literal["learned", "fixed", "space", "given"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions:
+    """What rules are made of; each takes only what it needs.
+
+    dim     width D of the positions (learned)
+    stride  positions per chunk (fixed)
+    after   byte values after which a chunk starts where none are given from outside (given)
+    """
+
+    dim: int
+    stride: int = 0
+    after: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Consecutive positions of B rows, as a rule sees them.
+
+    x           (B, L, D)  encoder outputs
+    positions   (L,) or (B, L)  index of each position in its own document
+    counts      (B,) positions of each row that are real, at least 1; None = all L
+    ids         (B, L)  the symbols themselves; None where the positions are chunks
+    boundaries  (B, L) bool, chunk starts given from outside; or None
+    """
+
+    x: Tensor
+    positions: Tensor
+    counts: Tensor | None = None
+    ids: Tensor | None = None
+    boundaries: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """starts (B, L) bool, false in padding; p (B, L) probabilities of a start (1 at the first
+    position of a document) if they are learned, else None."""
+
+    starts: Tensor
+    p: Tensor | None = None
+
+
+class BoundaryRule(nn.Module, ABC):
+    """Where chunks start. Immutable but for the weights of a learned one."""
+
+    reads_bytes: ClassVar[bool] = False  # so it exists only where positions are bytes
+
+    def __init__(self, options: RuleOptions):
+        super().__init__()
+        self.options = options
+
+    def cut(self, stretch: Stretch, state: State) -> tuple[Cuts, State]:
+        """Chunk starts in the stretch that follows `state`, and the state after it."""
+        found, after = self.decide(stretch, state)
+        first = stretch.positions == 0
+        p = found.p
+        if p is not None:
+            p = torch.where(first, torch.ones_like(p), p)
+        starts = (found.starts | first).expand(stretch.x.shape[:2])
+        if stretch.counts is not None:
+            offset = torch.arange(starts.shape[1], device=starts.device)
+            starts = starts & (offset < stretch.counts[:, None])
+        return Cuts(starts, p), after
+
+    @abstractmethod
+    def init_state(self, batch_size: int, like: Tensor) -> State:
+        """The state before the first position, on the device of `like`; floating-point parts have
+        its dtype."""
+
+    @abstractmethod
+    def decide(self, stretch: Stretch, state: Any) -> tuple[Cuts, State]:
+        """`cut` before first positions are forced and padding is left out; starts may be (L,)."""
+
+
+@dataclass(frozen=True)
+class NoState(State):
+    """The state of a rule that looks at nothing but the positions."""
+
+
+@dataclass(frozen=True)
+class PreviousVector(State):
+    """x (B, D): the encoder output before the next position."""
+
+    x: Tensor
+
+
+@dataclass(frozen=True)
+class PreviousId(State):
+    """id (B,): the symbol before the next position."""
+
+    id: Tensor
+
+
+class LearnedRule(BoundaryRule):
+    """H-Net's router: a chunk starts where neighbouring positions differ (eq. 4), p > 1/2.
+
+    The released code projects the *previous* position with `q_proj_layer` and the current one with
+    `k_proj_layer` (the paper names them the other way round). Both start as the identity. The
+    probabilities are float32 or better: in bfloat16 a few per cent of the decisions near 1/2
+    would change.
+    """
+
+    def __init__(self, options: RuleOptions):
+        super().__init__(options)
+        self.q_proj_layer = nn.Linear(options.dim, options.dim, bias=False)
+        self.k_proj_layer = nn.Linear(options.dim, options.dim, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Identity projections; later initialisations of the model leave them alone."""
+        for layer in (self.q_proj_layer, self.k_proj_layer):
+            if not layer.weight.is_meta:
+                nn.init.eye_(layer.weight)
+
+    def forward(self, x_BLD: Tensor, previous_BD: Tensor) -> Tensor:
+        """p (B, L) in [0, 1]; `previous` stands before the first position."""
+        with torch.autocast(x_BLD.device.type, enabled=False):
+            x = x_BLD.to(self.q_proj_layer.weight.dtype)
+            before = torch.cat((previous_BD[:, None].to(x.dtype), x[:, :-1]), dim=1)
+            q = F.normalize(self.q_proj_layer(before), dim=-1)
+            k = F.normalize(self.k_proj_layer(x), dim=-1)
+            return ((1 - (q * k).sum(-1)) / 2).clamp(0, 1)
+
+    def init_state(self, batch_size: int, like: Tensor) -> PreviousVector:
+        return PreviousVector(like.new_zeros(batch_size, self.options.dim))
+
+    def decide(self, stretch: Stretch, state: PreviousVector) -> tuple[Cuts, PreviousVector]:
+        p = self(stretch.x, state.x)
+        last = last_valid(stretch.x, stretch.counts).to(state.x.dtype)
+        return Cuts(p > 0.5, p), PreviousVector(last)
+
+
+class FixedRule(BoundaryRule):
+    """A chunk every `stride` positions. Position 0 is BOS, so byte 0 of the data is position 1."""
+
+    def init_state(self, batch_size: int, like: Tensor) -> NoState:
+        return NoState()
+
+    def decide(self, stretch: Stretch, state: NoState) -> tuple[Cuts, NoState]:
+        return Cuts((stretch.positions - 1) % self.options.stride == 0), state
+
+
+class _PreviousIdRule(BoundaryRule):
+    """A rule about each byte and the one before it."""
+
+    reads_bytes = True
+
+    def init_state(self, batch_size: int, like: Tensor) -> PreviousId:
+        return PreviousId(torch.zeros(batch_size, dtype=torch.long, device=like.device))
+
+    def decide(self, stretch: Stretch, state: PreviousId) -> tuple[Cuts, PreviousId]:
+        ids = stretch.ids
+        assert ids is not None, f"{type(self).__name__} exists at the outermost level only"
+        before = torch.cat((state.id[:, None], ids[:, :-1]), dim=1)
+        last = last_valid(ids, stretch.counts)
+        return Cuts(self.starts(ids, before, stretch.boundaries)), PreviousId(last)
+
+    @abstractmethod
+    def starts(self, ids_BL: Tensor, before_BL: Tensor, given_BL: Tensor | None) -> Tensor:
+        """(B, L) bool from each id, the one before it, and those given from outside."""
+
+
+class SpaceRule(_PreviousIdRule):
+    """SpaceByte's rule (Slagle 2024): a chunk starts at a space-like byte after another kind.
+
+    Space-like: neither ASCII letter or digit nor a UTF-8 continuation byte (specials count as
+    space-like).
+    """
+
+    def starts(self, ids_BL: Tensor, before_BL: Tensor, given_BL: Tensor | None) -> Tensor:
+        return space_like(ids_BL) & ~space_like(before_BL)
+
+
+class GivenRule(_PreviousIdRule):
+    """Chunk starts given from outside (`Batch.boundaries`, `prefill` and `step`), else after each
+    byte in `options.after`: a record separator, a newline. Without either, an error says so."""
+
+    def starts(self, ids_BL: Tensor, before_BL: Tensor, given_BL: Tensor | None) -> Tensor:
+        if given_BL is not None:
+            return given_BL
+        if not self.options.after:
+            raise BytelmError(
+                'the model has boundaries = "given", but the batch carries none and '
+                "given_after is empty: set it to the byte values after which a chunk starts (such "
+                "as [10] for lines), or use boundaries = 'fixed' with the record size as target"
+            )
+        return torch.isin(before_BL, torch.tensor(self.options.after, device=before_BL.device))
+
+
+RULES: dict[RuleName, type[BoundaryRule]] = {
+    "learned": LearnedRule,
+    "fixed": FixedRule,
+    "space": SpaceRule,
+    "given": GivenRule,
+}
+
+
+def space_like(ids: Tensor) -> Tensor:
+    """Whether each id is space-like (see `SpaceRule`); same shape, bool."""
+    lower = ids | 0x20
+    letter = (lower >= 0x61) & (lower <= 0x7A) & (ids < BYTES)
+    digit = (ids >= 0x30) & (ids <= 0x39)
+    continuation = (ids >= 0x80) & (ids <= 0xBF)
+    return ~(letter | digit | continuation)
