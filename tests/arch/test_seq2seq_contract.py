@@ -155,6 +155,22 @@ def test_rows_are_put_back_beside_those_of_another_source(name):
 
 
 @EVERY
+def test_states_with_sources_of_any_length_join(name):
+    model, ids, source = make(name), texty_ids(3, 20), source_of()
+    full = logits_of(model, ids, source)
+    with torch.no_grad():
+        states = []
+        for b, n in enumerate((4, 9, 1)):
+            alone = started(model, row(source, b))
+            states.append(model.prefill(ids[b : b + 1, :n], torch.tensor([n]), alone)[1])
+        joined = states[0].join(states[1:])
+        for t in range(9):
+            at = torch.tensor([4, 9, 1]) + t
+            logits, joined = model.step(ids[torch.arange(3), at], joined)
+            assert (logits - full[torch.arange(3), at]).abs().max() < 1e-10
+
+
+@EVERY
 def test_a_batch_without_a_source_or_with_packed_rows_is_refused(name):
     model, ids = make(name), texty_ids(3, L)
     with pytest.raises(BytelmError, match="has no source"):

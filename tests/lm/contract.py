@@ -12,6 +12,7 @@ import torch
 from hypothesis import strategies as st
 
 from bytelm.arch.base import ArchConfig, ByteModel
+from bytelm.arch.encdec import EncDec, EncDecConfig
 from bytelm.arch.hnet import HNet
 from bytelm.arch.hnet.config import HNetConfig, unnest
 from bytelm.arch.transformer import Transformer, TransformerConfig
@@ -19,6 +20,7 @@ from bytelm.lm.ensemble import Ensemble
 from bytelm.lm.native import NativeLM
 from bytelm.lm.ngram import NgramLM
 from bytelm.lm.protocol import ByteLM
+from bytelm.lm.seq2seq import Seq2SeqLM
 from bytelm.vocab import ByteVocab
 
 ANY_BYTES = st.binary(max_size=18) | st.text(max_size=6).map(str.encode)
@@ -26,11 +28,13 @@ ANY_BYTES = st.binary(max_size=18) | st.text(max_size=6).map(str.encode)
 
 @dataclass(frozen=True)
 class Case:
-    """A model under contract: how to make it, the texts to try, the tolerance in nats."""
+    """A model under contract: how to make it, the texts to try, the tolerance in nats, and whether
+    a context is a source of its own instead of the beginning of the text."""
 
     make: Callable[[], ByteLM]
     texts: st.SearchStrategy[bytes] = ANY_BYTES
     tolerance: float = 1e-9
+    source: bool = False
 
 
 def strong(kind: type[ByteModel], config: ArchConfig) -> ByteModel:
@@ -47,6 +51,13 @@ def strong(kind: type[ByteModel], config: ArchConfig) -> ByteModel:
 def transformer(*, layers: int = 2, window: int = 10, stride: int = 4) -> NativeLM:
     config = TransformerConfig(layers=layers, d_model=16, heads=2, hidden=32)
     return NativeLM(strong(Transformer, config), window=window, stride=stride)
+
+
+def encdec(*, window: int = 10, stride: int = 4) -> Seq2SeqLM:
+    config = EncDecConfig(
+        encoder_layers=1, decoder_layers=2, d_model=16, heads=2, hidden=32, qk_norm=True
+    )
+    return Seq2SeqLM(strong(EncDec, config), window=window, stride=stride)
 
 
 def hnet(layout: list, *, boundaries: str = "learned") -> NativeLM:
@@ -86,6 +97,8 @@ CASES = {
     "hnet, spaces": Case(lambda: hnet(["m1", ["T1"], "m1"], boundaries="space")),
     "hnet, given": Case(lambda: hnet(["m1", ["T1"], "m1"], boundaries="given")),
     "mambabyte": Case(lambda: hnet(["m2"])),
+    "encoder-decoder": Case(encdec, source=True),
+    "encoder-decoder, wide window": Case(lambda: encdec(window=200, stride=100), source=True),
     "ngram": Case(ngram),
     "ngram, order 0": Case(lambda: ngram(order=0)),
     "mixture": Case(lambda: ensemble("mixture", weights=[1, 2, 3])),

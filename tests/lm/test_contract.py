@@ -23,9 +23,9 @@ def lm(case) -> ByteLM:
     return case.make()
 
 
-def stepwise(lm: ByteLM, data: bytes, lead: bytes = b"") -> torch.Tensor:
+def stepwise(lm: ByteLM, data: bytes, lead: bytes = b"", source: bytes = b"") -> torch.Tensor:
     """The oracle: scores (n + 1,) read off the distributions, feeding one byte at a time."""
-    state = lm.start()
+    state = lm.start(context=source)
     for byte in lead:
         state = state.feed(bytes([byte]))
     scores = []
@@ -194,10 +194,29 @@ def test_conditional_scores_add_up_over_any_cut(case, lm, data):
 def test_a_context_of_bytes_conditions_without_being_scored(case, lm, data):
     x, y = data.draw(case.texts), data.draw(case.texts)
     state = lm.start(y, context=x)
-    assert_close(case, state.logprobs(), lm.start(x + y).logprobs())
-    expected = stepwise(lm, y, lead=x)
+    if case.source:
+        expected = stepwise(lm, y, source=x)
+    else:
+        assert_close(case, state.logprobs(), lm.start(x + y).logprobs())
+        expected = stepwise(lm, y, lead=x)
     assert_close(case, state.logprob, expected[:-1].sum())
     assert_close(case, lm.score_with_end(y, context=x), expected)
+
+
+@few
+@given(data=st.data())
+def test_rows_with_contexts_of_any_length_are_what_they_would_be_alone(case, lm, data):
+    contexts, texts, more = ([data.draw(case.texts) for _ in range(3)] for _ in range(3))
+    batch = lm.start_batch(texts[:2], context=contexts[:2])
+    batch = batch.join([lm.start_batch(texts[2:], context=contexts[2:])]).feed(more)
+    chosen = batch.select([2, 0, 1, 2])
+    scores = lm.score_batch_with_end(more, context=contexts)
+    for b in range(3):
+        alone = lm.start(texts[b], context=contexts[b]).feed(more[b])
+        assert_close(case, batch.logprobs()[b], alone.logprobs())
+        assert_close(case, batch.logprob[b], alone.logprob)
+        assert_close(case, scores[b], lm.score_with_end(more[b], context=contexts[b]))
+        assert_close(case, chosen.logprobs()[b], batch.logprobs()[[2, 0, 1][b]])
 
 
 @few

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from bytelm.arch.transformer import Transformer, TransformerConfig
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
-from bytelm.lm.native import NativeLM, Reach
+from bytelm.lm.native import NativeLM
+from bytelm.lm.reach import Reach
 from bytelm.vocab import ByteVocab
 from tests.lm.contract import hnet, strong, transformer
 
@@ -85,7 +86,7 @@ def test_scoring_in_small_batches_changes_nothing(monkeypatch):
     texts = [bytes([65 + i]) * (7 * i) for i in range(5)]
     lm = transformer()
     together = lm.score_batch_with_end(texts)
-    monkeypatch.setattr("bytelm.lm.native.BATCH_POSITIONS", 12)
+    monkeypatch.setattr("bytelm.lm.decoder.BATCH_POSITIONS", 12)
     for a, b in zip(together, lm.score_batch_with_end(texts), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
