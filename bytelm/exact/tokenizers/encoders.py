@@ -184,7 +184,7 @@ class CallableEncoder(Encoder):
             for after in self._continuations(text, tail):
                 try:
                     tokens = self._spelling(self.encode(window + after), window)
-                except ValueError:  # a vocabulary that cannot write this continuation
+                except (KeyError, ValueError):  # a vocabulary that cannot write this continuation
                     continue
                 if tokens is not None:
                     found[tokens] = None
