@@ -23,7 +23,7 @@ import torch
 from benchmarks.common import store
 from benchmarks.exact_packages import package_file
 from benchmarks.exact_texts import ROOT, split
-from bytelm.exact import load_gguf
+from bytelm.exact import load_token_model
 from bytelm.lm.ensemble import Ensemble
 from bytelm.lm.protocol import ByteLM
 from bytelm.loading import load
@@ -74,7 +74,7 @@ def main() -> None:
     torch.set_num_threads(1)
     train(arguments.run, arguments.seconds)
     members: dict[str, ByteLM] = {
-        "SmolLM2-135M": load_gguf(package_file("smollm2"), mode="canonical"),
+        "SmolLM2-135M": load_token_model(package_file("smollm2"), mode="canonical"),
         "H-Net trained here": load(arguments.run),
     }
     remembered = [_Remembering(lm) for lm in members.values()]

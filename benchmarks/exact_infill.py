@@ -27,7 +27,7 @@ import torch
 from benchmarks.exact_packages import package_file
 from benchmarks.exact_table import write
 from benchmarks.exact_texts import ROOT, texts
-from bytelm.exact import ByteConverter, load_gguf
+from bytelm.exact import ByteConverter, load_token_model
 from bytelm.exact.advance import advance
 from bytelm.exact.frontier import CanonicalFrontier
 from bytelm.exact.text_beam import TextBeam
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/exact_infill")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    lm = load_gguf(package_file("smollm2"), mode="canonical")
+    lm = load_token_model(package_file("smollm2"), mode="canonical")
     found = texts(7000, root=arguments.root)
     report: dict = {"seed": arguments.seed, "results": {}}
     for kind in arguments.kinds:

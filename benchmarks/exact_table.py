@@ -24,7 +24,7 @@ import torch
 from benchmarks.exact_baselines import cut_distributions
 from benchmarks.exact_packages import package_file
 from benchmarks.exact_texts import ROOT, texts
-from bytelm.exact import ByteConverter, load_gguf
+from bytelm.exact import ByteConverter, load_token_model
 from bytelm.exact.converter import Mode
 from bytelm.files import write_text
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--beams", nargs="*", type=_beam, default=BEAMS, metavar="K:EPSILON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    lm = load_gguf(package_file("smollm2"))
+    lm = load_token_model(package_file("smollm2"))
     found = texts(arguments.bytes, root=arguments.root)
     found = {kind: found[kind] for kind in arguments.kinds or found}
     report: dict = {

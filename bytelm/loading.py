@@ -27,7 +27,6 @@ from bytelm.run import Description, Run
 from bytelm.vocab import ByteVocab, TokenVocab
 
 if TYPE_CHECKING:
-    from bytelm.exact import ByteConverter
     from bytelm.exact.converter import Mode
     from bytelm.lm.subword import SubwordLM
 
@@ -139,13 +138,22 @@ class GgufLoader:
         mode: Mode = "all",
         beam: int = 8,
         epsilon: float = 1e-3,
+        start: Sequence[int] | None = None,
         window: int | None = None,
         stride: int | None = None,
     ) -> ByteLM:
-        from bytelm.exact import load_gguf
+        from bytelm.exact import load_token_model
 
-        lm = load_gguf(path, device=device, mode=mode, beam=beam, epsilon=epsilon)
-        return _windowed(lm, window=window, stride=stride)
+        return load_token_model(
+            path,
+            device=device,
+            mode=mode,
+            beam=beam,
+            epsilon=epsilon,
+            start=start,
+            window=window,
+            stride=stride,
+        )
 
 
 class HuggingFaceLoader:
@@ -165,13 +173,22 @@ class HuggingFaceLoader:
         mode: Mode = "all",
         beam: int = 8,
         epsilon: float = 1e-3,
+        start: Sequence[int] | None = None,
         window: int | None = None,
         stride: int | None = None,
     ) -> ByteLM:
-        from bytelm.exact import load_hf
+        from bytelm.exact import load_token_model
 
-        lm = load_hf(path, device=device, mode=mode, beam=beam, epsilon=epsilon)
-        return _windowed(lm, window=window, stride=stride)
+        return load_token_model(
+            path,
+            device=device,
+            mode=mode,
+            beam=beam,
+            epsilon=epsilon,
+            start=start,
+            window=window,
+            stride=stride,
+        )
 
 
 def load(
@@ -308,15 +325,6 @@ def _arguments(kind: type, stored: Description) -> dict[str, Any]:
     """What the constructor takes besides config and vocabulary, as it was stored."""
     names = inspect.signature(kind).parameters
     return {name: value for name, value in stored.arguments.items() if name in names}
-
-
-def _windowed(lm: ByteConverter, *, window: int | None, stride: int | None) -> ByteLM:
-    """The converted model, with its context bounded if a window is given."""
-    from bytelm.exact.windowed import WindowedConverter
-
-    if window is None and stride is not None:
-        raise BytelmError("stride is how far a window moves: give a window, too")
-    return lm if window is None else WindowedConverter(lm, window=window, stride=stride)
 
 
 def _window(stored: Description) -> int:

@@ -1,14 +1,15 @@
 """`convert`, and the loaders of files that hold tokenized models: whatever it is, as a `ByteLM`.
 
-The one file that knows both the converter and the adapters of `models/` and `tokenizers/`, which
-know neither it nor one another.
+The one file that knows both the converter and the adapters of `models/` and `tokenizers/`; no
+adapter knows the converter. Every way in takes the same settings and ends in `_Reading`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -26,6 +27,38 @@ from bytelm.exact.tokenizers.encoders import CallableEncoder, Encoder
 from bytelm.exact.tokenizers.gguf_tokenizer import read_gguf_tokenizer, read_metadata
 from bytelm.exact.tokenizers.tables import TokenizerTables
 from bytelm.exact.tokenizers.tokenizer_json import read_hf_tokenizer
+from bytelm.exact.windowed import WindowedConverter
+
+Device = str | torch.device
+Converted = ByteConverter | WindowedConverter
+
+
+@overload
+def convert(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    mode: Mode = "all",
+    beam: int = 8,
+    epsilon: float = 1e-3,
+    start: Sequence[int] | None = None,
+    window: None = None,
+    stride: None = None,
+) -> ByteConverter: ...
+
+
+@overload
+def convert(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    mode: Mode = "all",
+    beam: int = 8,
+    epsilon: float = 1e-3,
+    start: Sequence[int] | None = None,
+    window: int | None,
+    stride: int | None = None,
+) -> Converted: ...
 
 
 def convert(
@@ -36,92 +69,152 @@ def convert(
     beam: int = 8,
     epsilon: float = 1e-3,
     start: Sequence[int] | None = None,
-) -> ByteConverter:
-    """A tokenized language model as a `ByteLM`.
+    window: int | None = None,
+    stride: int | None = None,
+) -> Converted:
+    """A tokenized language model as a `ByteLM`: exact probabilities of the next byte after any
+    bytes, also in the middle of a token or of a character.
 
-    model, tokenizer: a Hugging Face causal LM and its tokenizer; or any `TokenLM` and, for the
-    canonical modes, an `Encoder` or a function from bytes to ids.
-    start: ids that stand before every text of a Hugging Face model, if not its BOS or separator.
+    A token model says how likely the next token is; how likely the next *byte* is follows from it
+    by summing over all token strings that agree with the bytes so far. Encoding the prompt and
+    reading off the next token is not that sum: where a prompt ends inside a token it is wrong by
+    several bits. The converted model has no such place, and it can be combined with any other
+    `ByteLM`, since all of them speak bytes.
+
+    model, tokenizer
+        a transformers causal LM and its (fast) tokenizer; or any `TokenLM`, in which case the
+        tokenizer is an `Encoder`, a function from bytes to a list of ids, or None where nothing
+        canonical is asked for. For files see `load_token_model`.
+    mode
+        which token strings the sum runs over. They are three different quantities, each a proper
+        distribution over byte strings:
+
+        "all"            every token string that spells the text: the law of "sample tokens,
+                         decode". Kept by a beam, hence a lower bound with a stated error
+                         (`state.batch.log_lower`, `.log_dropped`). Needs no tokenizer, but is
+                         faster with one. 0.3 to 2 rows of the model per byte.
+        "canonical"      token strings that the tokenizer would have written, for some continuation
+                         of the text. Nothing is pruned. One row per byte, and often the better
+                         choice where a row costs much and text is hard to predict.
+        "canonicalised"  as "canonical", for the model that is made to write nothing else (other
+                         tokens masked, the rest renormalised): both sums are then the same number.
+                         One row per byte and a test of every token of the vocabulary.
+    beam, epsilon
+        of mode "all" only: at most `beam` token prefixes (>= 1) are added at a byte, each of at
+        least `epsilon` (in [0, 1)) of the probability mass. What is pruned is not forgotten: it is
+        evaluated later if a surprising byte makes it matter. 8 and 1e-3 are within 0.003 bits per
+        byte of a beam of 64; 4 and 1e-2 take half the rows.
+    start
+        ids that stand before every text and are not scored. Default: the tokenizer's BOS or
+        document separator; a `TokenLM` has its own `start_ids`.
+    window, stride
+        bytes: long texts are read with at most `window` bytes of context, of which `stride` are
+        dropped at a time when it is full (default: window // 2). Default: no limit but the model's
+        own context, beyond which feeding raises `BytelmError`. With a window the result is a
+        `WindowedConverter`, whose contexts are bytes only.
+
+    `BytelmError` if the settings are out of range, the canonical modes are asked of a tokenizer
+    that does not have them (the message says why), the tokenizer does not keep every byte of its
+    text (WordPiece), or nothing stands before a text (give `start`). `CheckpointError` if model and
+    tokenizer do not belong together.
+
+    Sums over covers of a byte prefix: Vieira et al., "From Language Models over Tokens to Language
+    Models over Characters" (2025), Proposition 1; canonical covers: Phan et al., "Exact Byte-Level
+    Probabilities from Tokenized Language Models" (2024); masking: Vieira et al., "Language Models
+    over Canonical Byte-Pair Encodings" (2025). docs/exact.md says how they differ and what was
+    measured.
 
     >>> from bytelm.exact import TabularLM
-    >>> lm = convert(TabularLM(lambda h: [0.5, 0.25, 0.25], [b"a", b"ab", None], eos_ids={2}))
-    >>> round(lm.start(b"a").logprobs().exp()[98].item(), 4)     # "ab" is 1/3 of what starts with a
+    >>> half = TabularLM(lambda tokens: [0.5, 0.25, 0.25], [b"a", b"ab", None], eos_ids={2})
+    >>> lm = convert(half)
+    >>> round(lm.start(b"a").logprobs().exp()[ord("b")].item(), 4)  # "ab": 1/3 of all with an "a"
     0.3333
     """
+    reading = _Reading(mode, beam, epsilon, window, stride)
     if is_hugging_face(model):
-        tables = _tables_of(tokenizer, mode)
-        return _converter(hugging_face_lm(model, tables, start), tables, mode, beam, epsilon)
-    if start is not None:
-        raise BytelmError("`start` is for Hugging Face models; a TokenLM has its own start_ids")
-    encoder = _encoder(tokenizer, model)
-    return ByteConverter(model, encoder, mode=mode, beam=beam, epsilon=epsilon)
+        if tokenizer is None:
+            raise BytelmError(
+                "converting a Hugging Face model needs its tokenizer as second argument"
+            )
+        tables = reading.checked(read_hf_tokenizer(tokenizer))
+        return reading.of(hugging_face_lm(model, tables, start), tables)
+    tables = TokenizerTables(model.vocab_bytes, _encoder(tokenizer, model))
+    if start is not None and model.start_ids:
+        raise BytelmError(
+            f"this {type(model).__name__} has its own start_ids {list(model.start_ids)}: leave "
+            "`start` out"
+        )
+    return reading.of(model, tables, start=start or ())
 
 
-def load_hf(
+def load_token_model(
     path: str | Path,
     *,
+    device: Device = "cpu",
     mode: Mode = "all",
     beam: int = 8,
     epsilon: float = 1e-3,
-    device: str | torch.device = "cpu",
-) -> ByteConverter:
-    """The model in a Hugging Face directory (config, safetensors, tokenizer) as a `ByteLM`."""
-    model, tokenizer = read_directory(path, device)
-    return convert(model, tokenizer, mode=mode, beam=beam, epsilon=epsilon)
+    start: Sequence[int] | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+) -> Converted:
+    """The tokenized model in a .gguf file or a Hugging Face directory (config, safetensors,
+    tokenizer) as a `ByteLM`.
 
+    device: where the model computes. All other settings are those of `convert`. The weights of a
+    GGUF file take four bytes per parameter in memory, whatever its quantisation.
 
-def load_gguf(
-    path: str | Path,
-    *,
-    mode: Mode = "all",
-    beam: int = 8,
-    epsilon: float = 1e-3,
-    device: str | torch.device = "cpu",
-) -> ByteConverter:
-    """The GGUF file as a `ByteLM`; `CheckpointError` if it is none or holds another kind of model.
-
-    float32 weights take four bytes a parameter in memory, whatever the file's quantisation.
+    `FileNotFoundError` or `CheckpointError` if there is no such model at `path`, and the errors of
+    `convert`; `MissingExtraError` without the extra `hf`.
     """
-    path = Path(path)
-    tables = read_gguf_tokenizer(read_metadata(path))
-    if mode != "all":
-        tables.require_encoder()
-    lm = token_lm(
-        load_weights(path).to(device),
-        tables.vocab_bytes,
-        eos_ids=tables.eos_ids,
-        start_ids=tables.start_ids,
-    )
-    return _converter(lm, tables, mode, beam, epsilon)
+    path, reading = Path(path), _Reading(mode, beam, epsilon, window, stride)
+    if path.suffix == ".gguf":
+        tables = reading.checked(read_gguf_tokenizer(read_metadata(path)))
+        lm = token_lm(
+            load_weights(path).to(device),
+            tables.vocab_bytes,
+            eos_ids=tables.eos_ids,
+            start_ids=tables.start_ids if start is None else start,
+        )
+        return reading.of(lm, tables)
+    model, tokenizer = read_directory(path, device)
+    tables = reading.checked(read_hf_tokenizer(tokenizer))
+    return reading.of(hugging_face_lm(model, tables, start), tables)
 
 
-def load_token_model(path: str | Path, *, device: str | torch.device = "cpu") -> ByteConverter:
-    """The converted model at `path`, a .gguf file or a Hugging Face directory, in mode "all"."""
-    load = load_gguf if Path(path).suffix == ".gguf" else load_hf
-    return load(path, device=device)
+@dataclass(frozen=True)
+class _Reading:
+    """How a token model is to be read; see `convert`."""
 
+    mode: Mode
+    beam: int
+    epsilon: float
+    window: int | None
+    stride: int | None
 
-def _tables_of(tokenizer: Any, mode: Mode) -> TokenizerTables:
-    if tokenizer is None:
-        raise BytelmError("converting a Hugging Face model needs its tokenizer as second argument")
-    tables = read_hf_tokenizer(tokenizer)
-    if mode != "all":
-        tables.require_encoder()
-    return tables
+    def checked(self, tables: TokenizerTables) -> TokenizerTables:
+        """The tables, before weights are loaded: an error if they do not allow the mode."""
+        if self.mode != "all":
+            tables.require_encoder()
+        return tables
 
-
-def _converter(
-    lm: TokenLM, tables: TokenizerTables, mode: Mode, beam: int, epsilon: float
-) -> ByteConverter:
-    return ByteConverter(
-        lm,
-        tables.encoder,
-        mode=mode,
-        beam=beam,
-        epsilon=epsilon,
-        specials=tables.specials,
-        dummy_prefix=tables.dummy_prefix,
-    )
+    def of(self, lm: TokenLM, tables: TokenizerTables, *, start: Sequence[int] = ()) -> Converted:
+        """`lm`, whose tokenizer has these tables, as a `ByteLM`."""
+        converter = ByteConverter(
+            lm,
+            tables.encoder,
+            mode=self.mode,
+            beam=self.beam,
+            epsilon=self.epsilon,
+            specials=tables.specials,
+            dummy_prefix=tables.dummy_prefix,
+            start=start,
+        )
+        if self.window is None:
+            if self.stride is not None:
+                raise BytelmError("stride says how a window slides: give window=N (bytes) as well")
+            return converter
+        return WindowedConverter(converter, window=self.window, stride=self.stride)
 
 
 def _encoder(

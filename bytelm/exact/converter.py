@@ -50,6 +50,7 @@ class ByteConverter(ByteLM):
     encoder        canonical encodings; needed by the canonical modes, and speeds up `all`
     mode, beam, epsilon   as in `bytelm.convert`
     specials       names of special tokens -> ids, for contexts
+    start          ids that stand before every text, after the model's own `start_ids`
     dummy_prefix   bytes that the tokenizer puts before every text and which are not part of it
                    (the dummy blank of SentencePiece); P(x) is then P(prefix x) / P(prefix)
     """
@@ -64,6 +65,7 @@ class ByteConverter(ByteLM):
         epsilon: float,
         specials: Mapping[str, int] | None = None,
         dummy_prefix: bytes = b"",
+        start: Sequence[int] = (),
     ):
         if mode not in _MODES:
             raise BytelmError(unknown_name("mode", mode, _MODES))
@@ -75,12 +77,18 @@ class ByteConverter(ByteLM):
             raise BytelmError(
                 f"beam must be at least 1 and epsilon in [0, 1), not {beam} and {epsilon}"
             )
+        for token in start:
+            if not 0 <= token < len(lm.vocab_bytes):
+                raise BytelmError(
+                    f"start id {token} is not one of the model's {len(lm.vocab_bytes)} ids"
+                )
         self.mode = mode
         self.lm = CanonicalLM(lm, encoder) if mode == "canonicalised" and encoder else lm
         self.encoder = encoder
         self.trie = PrefixTrie(lm.vocab_bytes, lm.eos_ids)
         self.pruning = Pruning(beam, epsilon) if mode == "all" else None
         self.dummy_prefix = dummy_prefix
+        self.start_tokens = list(start)
         self._deferred = Deferred.of(self.trie)
         self._specials = dict(specials or {})
 
@@ -137,7 +145,7 @@ class ByteConverter(ByteLM):
                 tokens += self.encoder.encode(text)
             tokens.append(self._specials[part])
             text = b""
-        return tokens, text
+        return [*self.start_tokens, *tokens], text
 
     def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
         """As `ByteLM._score`, in few forward passes. The token prefixes of known texts that the

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bytelm.errors import BytelmError, CheckpointError
-from bytelm.exact import convert, load_gguf, load_hf
+from bytelm.exact import convert, load_token_model
 from bytelm.exact.models.huggingface import HuggingFaceLM
 from bytelm.exact.token_lm import PendingParent
 from bytelm.exact.tokenizers.tokenizer_json import read_definition
@@ -179,16 +179,16 @@ def test_a_saved_directory_loads_and_bad_files_are_named(tmp_path):
     model, words = llama(), tokenizer()
     model.save_pretrained(tmp_path / "model")
     words.save_pretrained(tmp_path / "model")
-    loaded = load_hf(tmp_path / "model")
+    loaded = load_token_model(tmp_path / "model")
     direct = convert(model, words)
     torch.testing.assert_close(loaded.score(b"It's"), direct.score(b"It's"), rtol=0, atol=1e-5)
     with pytest.raises(CheckpointError, match="no config.json"):
-        load_hf(tmp_path)
+        load_token_model(tmp_path)
     (tmp_path / "bad.gguf").write_bytes(b"not a model")
     with pytest.raises(CheckpointError, match="not a GGUF file"):
-        load_gguf(tmp_path / "bad.gguf")
+        load_token_model(tmp_path / "bad.gguf")
     with pytest.raises(FileNotFoundError):
-        load_gguf(tmp_path / "none.gguf")
+        load_token_model(tmp_path / "none.gguf")
 
 
 def test_sentencepiece_like_definitions_are_read():

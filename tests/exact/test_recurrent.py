@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bytelm.errors import BytelmError
-from bytelm.exact import convert, load_hf
+from bytelm.exact import convert, load_token_model
 from bytelm.exact.models.huggingface import HuggingFaceLM, token_lm
 from bytelm.exact.models.recurrent import RecurrentLM, select_rows
 from bytelm.exact.token_lm import PendingParent, extend_trees
@@ -82,7 +82,7 @@ def test_a_model_with_attention_alone_keeps_its_tree():
 def test_a_recurrent_directory_loads_as_bytes(tmp_path, mode):
     mamba().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
-    lm = load_hf(tmp_path, mode=mode)
+    lm = load_token_model(tmp_path, mode=mode)
     text = b"It's a test"
     scores = lm.score_with_end(text)
     state, total = lm.start(), 0.0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.exact_packages import package_file
-from bytelm.exact import ByteConverter, load_gguf
+from bytelm.exact import ByteConverter, load_token_model
 from bytelm.exact.continuation import continue_tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -21,7 +21,7 @@ BREAK = b"# Title\n\nA paragraph of a few words.\n\nAnother one begins here.\n\n
 
 @pytest.fixture(scope="module")
 def loaded() -> ByteConverter:
-    return load_gguf(package_file("smollm2"))
+    return load_token_model(package_file("smollm2"))
 
 
 def mode_of(lm, mode, beam=8, epsilon=1e-3) -> ByteConverter:

@@ -115,7 +115,7 @@ class TreeLM(ABC):
             cache.give_back(nodes)
             raise BytelmError(
                 f"the text needs {longest} tokens with its start tokens, but the model's context "
-                f"is {self.limit}: give a shorter context or score the text in windows"
+                f"is {self.limit}: read it in windows (window=N bytes), or give a shorter context"
             )
         return nodes
 
