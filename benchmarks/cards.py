@@ -4,81 +4,99 @@
 
 Each run must be one of the recipe (its own recipe.toml is compared, apart from the seed). The card
 holds the held-out bits per byte of every seed beside gzip, xz and ppmd on the same bytes, cold and
-primed with the training text, which is the honest rival.
+primed with the training text, which is the fair baseline. The figures of all cards are kept in
+benchmarks/results/cards.json, which a card is written from.
 """
 
 import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
-from benchmarks.common import machine
+from benchmarks.common import RESULTS, machine
 from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
+from bytelm.files import write_text
 from bytelm.recipe import Recipe
+from bytelm.run import Run
 from bytelm.training import build
+from bytelm.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
 
 
-def read_run(run: Path, recipe: Recipe) -> dict[str, float]:
+def read_run(path: Path, recipe: Recipe) -> dict[str, float]:
     """Seed, held-out bits per byte (overlapping windows), bytes seen and minutes of one run."""
-    own = Recipe.load(run / "recipe.toml")
+    run = Run(path)
+    own = run.recipe()
     kept = {"name": recipe.name, "seed": recipe.seed}
     if own.model_copy(update=kept) != recipe:
-        raise SystemExit(f"{run} was not trained with the recipe {recipe.name} as it stands")
-    result = json.loads((run / "evaluation.json").read_text())
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    last = [r for r in rows if "loss" in r][-1]
+        raise SystemExit(f"{path} was not trained with the recipe {recipe.name} as it stands")
+    result = json.loads(run.evaluation.read_text())
+    last = [row for row in read_metrics(run.metrics) if "loss" in row][-1]
     return {
         "seed": own.seed,
-        "bits": result["bits_per_byte"],
+        "bits_per_byte": result["bits_per_byte"],
         "window": result["window"],
         "stride": result["stride"],
         "megabytes": last["bytes_seen"] / 1e6,
         "minutes": last["seconds"] / 60,
-        "chunk": last.get("stage0/chunk_bytes", 1.0),
+        "chunk_bytes": last.get("stage0/chunk_bytes", 1.0),
     }
 
 
-def card(name: str, runs: list[Path]) -> str:
-    """The card's Markdown."""
+def measure(name: str, runs: list[Path]) -> dict[str, Any]:
+    """The figures of a recipe's card."""
     recipe = Recipe.load(ROOT / "models" / f"{name}.toml")
-    found = [read_run(run, recipe) for run in runs]
-    parameters = sum(p.numel() for p in build(recipe).parameters())
     heldout, training = (
         b"".join((ROOT / p).read_bytes() for p in paths)
         for paths in (recipe.data.heldout, recipe.data.train)
     )
-    cold, primed = compressed_bits_per_byte(heldout), primed_bits_per_byte(heldout, training)
-    best = statistics.mean(r["bits"] for r in found)
+    found = [read_run(run, recipe) for run in runs]
+    return {
+        "machine": machine(),
+        "parameters": sum(p.numel() for p in build(recipe).parameters()),
+        "heldout_bytes": len(heldout),
+        "window": found[0].pop("window"),
+        "stride": found[0].pop("stride"),
+        "runs": found,
+        "cold": compressed_bits_per_byte(heldout),
+        "primed": primed_bits_per_byte(heldout, training),
+    }
+
+
+def card(name: str, result: dict[str, Any]) -> str:
+    """The card's Markdown."""
+    recipe = Recipe.load(ROOT / "models" / f"{name}.toml")
+    best = statistics.mean(run["bits_per_byte"] for run in result["runs"])
     about = (ROOT / "models" / f"{name}.toml").read_text().splitlines()[0].removeprefix("# ")
     rows = [
-        f"| {name}, seed {r['seed']:.0f} | **{r['bits']:.3f}** | {r['megabytes']:.1f} MB in "
-        f"{r['minutes']:.1f} min, {r['chunk']:.2f} bytes a chunk |"
-        for r in found
+        f"| {name}, seed {r['seed']:.0f} | **{r['bits_per_byte']:.3f}** | {r['megabytes']:.1f} MB "
+        f"in {r['minutes']:.1f} min, {r['chunk_bytes']:.2f} bytes per chunk |"
+        for r in result["runs"]
     ]
-    rows += [f"| {rival} | {bits:.3f} | cold |" for rival, bits in cold.items()]
+    rows += [f"| {other} | {bits:.3f} | cold |" for other, bits in result["cold"].items()]
     rows += [
-        f"| {rival} | {bits:.3f} | primed with the training text |"
-        for rival, bits in primed.items()
+        f"| {other} | {bits:.3f} | primed with the training text |"
+        for other, bits in result["primed"].items()
     ]
-    on = machine()
-    gap = best - primed["ppmd"]
+    on = result["machine"]
     return "\n".join(
         [
             f"# {name}",
             "",
-            f"{about} {parameters:,} parameters.",
+            f"{about} {result['parameters']:,} parameters.",
             "",
-            f"Held-out bits per byte of {len(heldout):,} bytes ({', '.join(recipe.data.heldout)}), "
-            f"windows of {found[0]['window']:,} bytes with stride {found[0]['stride']:,}:",
+            f"Held-out bits per byte of {result['heldout_bytes']:,} bytes "
+            f"({', '.join(recipe.data.heldout)}), windows of {result['window']:,} bytes with "
+            f"stride {result['stride']:,}:",
             "",
             "| | bits/byte | |",
             "| --- | --- | --- |",
             *rows,
             "",
-            f"Against ppmd primed with the same training text, the honest rival: {gap:+.3f} "
-            "bits per byte.",
+            "Against ppmd primed with the same training text, the fair baseline: "
+            f"{best - result['primed']['ppmd']:+.2f} bits per byte.",
             "",
             f"Command: `python train.py {name} seed=S`, then `python -m benchmarks.cards {name} "
             f"RUN...`. Machine: {on['cpu']}, {on['cores']} cores, torch {on['torch']}.",
@@ -92,8 +110,11 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path)
     options = parser.parse_args()
-    text = card(options.name, options.runs)
-    (ROOT / "models" / f"{options.name}.md").write_text(text)
+    stored = RESULTS / "cards.json"
+    results = json.loads(stored.read_text()) | {options.name: measure(options.name, options.runs)}
+    write_text(stored, json.dumps(results, indent=1) + "\n")
+    text = card(options.name, results[options.name])
+    write_text(ROOT / "models" / f"{options.name}.md", text)
     print(text)
 
 

@@ -168,6 +168,10 @@ class Run:
         return self.path / "metrics.jsonl"
 
     @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
     def profile(self) -> Path:
         return self.path / "profile" / "trace.json"
 
@@ -247,7 +251,7 @@ class Run:
 
     def write_evaluation(self, figures: Mapping[str, Any]) -> None:
         """Keep the closing report's figures in evaluation.json."""
-        write_text(self.path / "evaluation.json", json.dumps(dict(figures)) + "\n")
+        write_text(self.evaluation, json.dumps(dict(figures)) + "\n")
 
     def tracker_id(self) -> str:
         """The run's name among all runs of a tracker: made once, then the same on every resume."""
