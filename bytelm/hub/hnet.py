@@ -1,8 +1,8 @@
 """The released H-Net format: configuration JSON and state-dict names of goombalab/hnet.
 
 Module names agree, so the state dict needs no renaming. Vocabularies do not: the release's tables
-have 256 rows, of which 254 and 255 are BOS and EOS, so an imported model keeps those tables
-(`released_ids`), and refuses the two bytes that never occur in UTF-8.
+have 256 rows, of which 254 and 255 are BOS and EOS, so an imported model keeps those tables behind
+the id map "hnet" (`released_ids`), and refuses the two bytes that never occur in UTF-8.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Import and export in the formats of the papers' own releases, one module a format.
+"""Import and export in the formats of the papers' own releases, one module per format.
 
 A format is a pair of functions: (config, state dict) -> model and back. Weights are never
 unpickled here with code execution: `load_weights` reads safetensors, or a pickle restricted to

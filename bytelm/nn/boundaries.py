@@ -123,7 +123,7 @@ class LearnedRule(BoundaryRule):
 
     The released code projects the *previous* position with `q_proj_layer` and the current one with
     `k_proj_layer` (the paper names them the other way round). Both start as the identity. The
-    probabilities are float32 or better: in bfloat16 a few per cent of the decisions near 1/2
+    probabilities are float32 or better: in bfloat16 a few percent of the decisions near 1/2
     would change.
     """
 

@@ -78,6 +78,7 @@ class Mamba2(nn.Module):
         return self._finish(y, gate)
 
     def init_state(self, batch_size: int) -> MambaState:
+        """The state before the first position of `batch_size` rows: zeros."""
         weight, o = self.in_proj.weight, self.options
         exact = torch.promote_types(weight.dtype, torch.float32)
         channels = self.inner + 2 * self.shared

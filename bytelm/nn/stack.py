@@ -59,7 +59,8 @@ class StackState(State):
 
 
 class Block(nn.Module):
-    """x + mixer(norm1(x)), then for upper-case letters x + mlp(norm2(x))."""
+    """(B, L, D) -> (B, L, D): x + mixer(norm1(x)), then for upper-case letters
+    x + mlp(norm2(x))."""
 
     def __init__(self, letter: str, options: StackOptions):
         super().__init__()
@@ -79,6 +80,7 @@ class Block(nn.Module):
         return x if self.mlp is None else x + self.mlp(self.norm2(x))
 
     def extend(self, x_BLD: Tensor, counts: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Feed counts[b] (None = L) more positions of each row; -> (outputs (B, L, D), state)."""
         mixed, state = self.mixer.extend(self.norm1(x_BLD), counts, state)  # type: ignore[arg-type]
         x = x_BLD + mixed
         return (x if self.mlp is None else x + self.mlp(self.norm2(x))), state
@@ -100,6 +102,7 @@ class Stack(nn.Module):
         return self.rmsnorm(x)
 
     def init_state(self, batch_size: int) -> StackState:
+        """The state of every layer before the first position of `batch_size` rows."""
         return StackState(tuple(block.mixer.init_state(batch_size) for block in self._blocks()))
 
     def extend(
