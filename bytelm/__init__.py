@@ -18,6 +18,8 @@ _PUBLIC = {
     "ByteVocab": "bytelm.vocab",
     "Corpus": "bytelm.data",
     "Ensemble": "bytelm.lm.ensemble",
+    "GenerateOptions": "bytelm.lm.options",
+    "Generation": "bytelm.lm.generation",
     "Recipe": "bytelm.recipe",
     "build": "bytelm.training",
     "convert": "bytelm.exact",
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from bytelm import hub as hub
     from bytelm.data import Batch as Batch
     from bytelm.data import Corpus as Corpus
+    from bytelm.lm.generation import Generation as Generation
+    from bytelm.lm.options import GenerateOptions as GenerateOptions
     from bytelm.lm.protocol import ByteLM as ByteLM
     from bytelm.lm.protocol import ByteState as ByteState
     from bytelm.vocab import ByteVocab as ByteVocab

@@ -1,4 +1,4 @@
-"""`ByteDFA`: a deterministic automaton over bytes, the form every constraint on text takes here.
+"""`ByteDFA`: a deterministic automaton over bytes, the form our own constraints on text take.
 
 With bytes as symbols a constraint is a 256-column table, and masking one distribution is one row
 of it. States from which no accepted string can be reached are removed when a table is built, and
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,15 +23,16 @@ MAX_STATES = 50_000
 
 @dataclass(frozen=True, eq=False)
 class ByteDFA:
-    """next_SB (S, 256) int32: the state after a byte, or DEAD; accepting (S,) bool; start state.
+    """A `Constraint` whose places are the numbers of states.
 
-    `distance` (S,) is the number of bytes to the nearest accepting state.
+    next_SB (S, 256) int32: the state after a byte, or DEAD; accepting (S,) bool; distance (S,): the
+    number of bytes to the nearest accepting state; initial: the state of the empty text.
     """
 
     next_SB: np.ndarray
     accepting: np.ndarray
     distance: np.ndarray
-    start: int = 0
+    initial: int = 0
 
     @classmethod
     def explore(
@@ -66,8 +67,8 @@ class ByteDFA:
         return cls.trimmed(np.stack(table), np.array([accepts(state) for state in order]))
 
     @classmethod
-    def trimmed(cls, next_SB: np.ndarray, accepting: np.ndarray) -> ByteDFA:
-        """The automaton of a table with start state 0, its transitions to hopeless states cut."""
+    def trimmed(cls, next_SB: np.ndarray, accepting: np.ndarray) -> Self:
+        """The automaton of a table with initial state 0, its transitions to hopeless states cut."""
         distance = _distances(next_SB, accepting)
         if distance[0] == np.inf:
             raise BytelmError("no text satisfies the constraint")
@@ -76,7 +77,7 @@ class ByteDFA:
 
     def run(self, data: bytes, state: int | None = None) -> int:
         """The state after `data`, or DEAD."""
-        state = self.start if state is None else state
+        state = self.initial if state is None else state
         for byte in data:
             if state == DEAD:
                 break
@@ -88,19 +89,27 @@ class ByteDFA:
         state = self.run(data)
         return state != DEAD and bool(self.accepting[state])
 
-    def allowed(self, state: int, room: int) -> np.ndarray:
-        """(257,) bool: outcomes after which an accepted text of `room` more bytes is possible.
+    def start(self, prompt: bytes) -> int:
+        """The initial state: what is accepted is the text alone, whatever the prompt."""
+        return self.initial
 
-        The end (256) is allowed in accepting states.
-        """
+    def advance(self, place: int, byte: int) -> int:
+        """The state after `byte`."""
+        return int(self.next_SB[place, byte])
+
+    def allowed(self, place: int, room: int | None = None) -> np.ndarray:
+        """(257,) bool: outcomes after which an accepted text of `room` more bytes (None = of any
+        length) is possible. The end (256) is allowed in accepting states."""
         mask = np.zeros(OUTCOMES, dtype=bool)
-        targets = self.next_SB[state]
-        mask[:BYTES] = (targets != DEAD) & (self.distance[targets] < room)
-        mask[BYTES] = self.accepting[state]
+        targets = self.next_SB[place]
+        mask[:BYTES] = targets != DEAD
+        if room is not None:
+            mask[:BYTES] &= self.distance[targets] < room
+        mask[BYTES] = self.accepting[place]
         return mask
 
     def starting_at(self, state: int) -> ByteDFA:
-        """The same automaton with another start state."""
+        """The same automaton with another initial state."""
         return ByteDFA(self.next_SB, self.accepting, self.distance, state)
 
     def intersect(self, other: ByteDFA) -> ByteDFA:
@@ -115,7 +124,7 @@ class ByteDFA:
             a, b = pair
             return bool(self.accepting[a] and other.accepting[b])
 
-        return ByteDFA.explore((self.start, other.start), successors, accepts)
+        return ByteDFA.explore((self.initial, other.initial), successors, accepts)
 
 
 def _distances(next_SB: np.ndarray, accepting: np.ndarray) -> np.ndarray:

@@ -146,7 +146,7 @@ class ByteLM(ABC):
         context: one per prompt; what stands before it and is not scored (see `start`).
         `BytelmError` for a prompt that is not bytes, or a context the model cannot read.
         """
-        return self._start(*self._checked("prompt", prompts, context))
+        return self._start(*self.checked("prompt", prompts, context))
 
     def start(self, prompt: bytes = b"", *, context: ContextLike = None) -> ByteState:
         """The state after `prompt`.
@@ -160,7 +160,7 @@ class ByteLM(ABC):
         self, texts: Sequence[bytes], *, context: Sequence[ContextLike] | None = None
     ) -> list[Tensor]:
         """`score_with_end` of every text, in order; context: one per text."""
-        return self._score(*self._checked("text", texts, context))
+        return self._score(*self.checked("text", texts, context))
 
     def score_with_end(self, data: bytes, *, context: ContextLike = None) -> Tensor:
         """(n + 1,) float64 log P in nats: each byte of `data` given all before it, then the end."""
@@ -180,7 +180,7 @@ class ByteLM(ABC):
         """log P(context + continuation) - log P(context), in nats: additive over any cut."""
         return float(self.score(continuation, context=context).sum())
 
-    def _checked(
+    def checked(
         self, name: str, texts: Sequence[bytes], context: Sequence[ContextLike] | None
     ) -> tuple[list[bytes], list[Context]]:
         """The texts as bytes, and as many contexts in their normal form."""

@@ -28,8 +28,16 @@ _FORMS = (
 )
 
 
+class Utf8DFA(ByteDFA):
+    """Well-formed UTF-8 as a constraint: a text may begin inside the prompt's last character."""
+
+    def start(self, prompt: bytes) -> int:
+        """The state after the unfinished character of the prompt, if it ends in one."""
+        return self.run(open_character(prompt))
+
+
 @lru_cache(maxsize=1)
-def utf8_dfa() -> ByteDFA:
+def utf8_dfa() -> Utf8DFA:
     """The automaton of well-formed UTF-8; state 0, the only accepting one, is a boundary.
 
     >>> utf8_dfa().accepts("Größe".encode()), utf8_dfa().accepts(b"\\xc0\\xaf")
@@ -48,7 +56,7 @@ def utf8_dfa() -> ByteDFA:
 
     for (low, high), rest in _FORMS:
         table[0][low : high + 1] = state_of(rest)
-    return ByteDFA.trimmed(np.stack(table), np.arange(len(table)) == 0)
+    return Utf8DFA.trimmed(np.stack(table), np.arange(len(table)) == 0)
 
 
 def open_character(data: bytes) -> bytes:

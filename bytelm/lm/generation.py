@@ -1,0 +1,201 @@
+"""`Generation`: the decoding loop as an object, for prompts that come and go while it runs.
+
+Up to `rows` texts are written at once, as one batch of the model (continuous batching). A text that
+ends leaves the batch before the model's next forward, and waiting prompts take the free rows: all
+that wait and fit are read in one prefill and joined to the running rows, which meanwhile lose no
+step. Each text has its own options, random numbers and constraint, so it is what it would be alone.
+
+A mistake of one request (a context the model has no room for, a constraint that leads nowhere) ends
+that request with the finish "error"; `result` raises it. The others do not notice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from bytelm.errors import BytelmError
+from bytelm.lm.options import GenerateOptions
+from bytelm.lm.protocol import BatchState, ByteLM, Context, ContextLike
+from bytelm.lm.writer import Finish, Generated, Writer, write_step
+
+Event = tuple[int, bytes, Finish | None]
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """One text to be written after a prompt, and whether its caller was told how it ended."""
+
+    key: int
+    prompt: bytes
+    context: Context
+    writer: Writer
+    told: bool = False
+
+    def event(self) -> Event | None:
+        """What is to be told of it now."""
+        if self.told or self.writer.finish == "cancelled":
+            return None
+        piece, finish = self.writer.take(), self.writer.finish
+        self.told = finish is not None
+        return (self.key, piece, finish) if piece or finish else None
+
+
+class Generation:
+    """Writes texts after prompts, at most `rows` at a time.
+
+    >>> from bytelm.lm.ngram import NgramLM
+    >>> run = Generation(NgramLM.train([b"to be or not to be"], order=4), rows=2)
+    >>> options = GenerateOptions(max_bytes=4, temperature=0)
+    >>> keys = [run.add(prompt, options) for prompt in (b"to be", b"or n", b"or")]
+    >>> texts = dict.fromkeys(keys, b"")
+    >>> for key, piece, finish in run:
+    ...     texts[key] += piece
+    >>> list(texts.values()), run.result(keys[2]).finish
+    ([b' or ', b'ot t', b' not'], 'length')
+    """
+
+    def __init__(self, lm: ByteLM, *, rows: int = 16):
+        if rows < 1:
+            raise BytelmError(f"rows must be at least 1, not {rows}")
+        self.lm, self.rows = lm, rows
+        self._keys = count()
+        self._known: dict[int, _Request] = {}
+        self._waiting: dict[int, _Request] = {}
+        self._running: list[_Request] = []
+        self._state: BatchState | None = None  # of the running rows; None if there are none
+        self._due: deque[_Request] = deque()  # of whose last step nobody was told yet
+
+    @property
+    def running(self) -> int:
+        """How many texts are in the batch and not finished."""
+        return sum(request.writer.finish is None for request in self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many prompts wait for a free row."""
+        return len(self._waiting)
+
+    def add(
+        self,
+        prompt: bytes = b"",
+        options: GenerateOptions | None = None,
+        *,
+        context: ContextLike = None,
+    ) -> int:
+        """Ask for a text after `prompt`; -> the key by which events and results name it.
+
+        context: as in `ByteLM.start`. It may be added at any time, also between two events, and
+        begins as soon as a row is free. `BytelmError` if the options cannot be met.
+        """
+        (prompt,), (given,) = self.lm.checked("prompt", [prompt], [context])
+        writer = Writer(prompt, options or GenerateOptions())
+        request = _Request(next(self._keys), prompt, given, writer)
+        self._known[request.key] = self._waiting[request.key] = request
+        return request.key
+
+    def cancel(self, key: int) -> None:
+        """End a text now; its `result` is what was written, and no event follows. A text whose last
+        event came stays as it is."""
+        request = self._request(key)
+        self._waiting.pop(key, None)
+        if not request.told:
+            request.writer.finish = "cancelled"
+
+    def forget(self, key: int) -> None:
+        """Cancel a text and free what is kept for its `result`: for runs that never end."""
+        self.cancel(key)
+        del self._known[key]
+
+    def result(self, key: int) -> Generated:
+        """The finished text; raises the error of one that ended in "error".
+
+        `BytelmError` for an unknown key or a text that is not finished.
+        """
+        writer = self._request(key).writer
+        if writer.finish is None:
+            raise BytelmError(f"text {key} is not finished: iterate over the run first")
+        return writer.result()
+
+    def __iter__(self) -> Iterator[Event]:
+        """(key, piece, finish) until nothing runs or waits: the next whole characters of a text,
+        and how it ended (None while it has not). Its pieces together are its `result`.
+
+        Leaving the loop loses nothing: another one resumes there.
+        """
+        while self._due or self._waiting or self.running:
+            if not self._due:
+                self._step()
+            while self._due:
+                if event := self._due.popleft().event():
+                    yield event
+
+    def step(self) -> list[Event]:
+        """One more outcome for every row of the batch, in which waiting prompts took the free rows;
+        -> its events, as iterating gives them one by one."""
+        self._step()
+        events = [request.event() for request in self._due]
+        self._due.clear()
+        return [event for event in events if event]
+
+    def _step(self) -> None:
+        self._advance()
+        taken = self._admit()
+        if self._state is not None:
+            write_step(self._state.logprobs(), [request.writer for request in self._running])
+        self._due += [request for request in taken if request not in self._running]
+        self._due += self._running
+
+    def _request(self, key: int) -> _Request:
+        if key not in self._known:
+            raise BytelmError(f"there is no text with the key {key!r} in this run")
+        return self._known[key]
+
+    def _advance(self) -> None:
+        """Let finished rows leave, and feed the others what they wrote."""
+        left = [b for b, request in enumerate(self._running) if request.writer.finish is None]
+        if not left or self._state is None:
+            self._running, self._state = [], None
+            return
+        if len(left) < len(self._running):
+            self._state = self._state.select(left)
+            self._running = [self._running[b] for b in left]
+        self._state = self._state.feed([request.writer.newest for request in self._running])
+
+    def _admit(self) -> list[_Request]:
+        """Let waiting prompts join where rows are free; -> those that no longer wait. One that has
+        nothing to write takes no row."""
+        taken: list[_Request] = []
+        joining: list[_Request] = []
+        while self._waiting and len(self._running) + len(joining) < self.rows:
+            request = self._waiting.pop(next(iter(self._waiting)))
+            taken.append(request)
+            if request.writer.finish is None:
+                joining.append(request)
+        if joining:
+            self._prefill(joining)
+        return taken
+
+    def _prefill(self, joining: Sequence[_Request]) -> None:
+        """Read the prompts together and join them to the batch."""
+        try:
+            state = self._started(joining)
+        except BytelmError as error:
+            if len(joining) == 1:
+                joining[0].writer.fail(error)
+                return
+            for request in joining:  # find out whose mistake it is
+                self._prefill([request])
+            return
+        self._state = state if self._state is None else self._state.join([state])
+        self._running += joining
+
+    def _started(self, joining: Sequence[_Request]) -> BatchState:
+        """One row per request. A prompt that several share is read once."""
+        asked = [(request.prompt, request.context) for request in joining]
+        place = {both: i for i, both in enumerate(dict.fromkeys(asked))}
+        prompts, contexts = zip(*place, strict=True)
+        state = self.lm.start_batch(prompts, context=contexts)
+        return state if len(place) == len(asked) else state.select([place[both] for both in asked])

@@ -1,0 +1,76 @@
+"""`GenerateOptions`: how one text is written. Each row of a batch has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from typing import TypedDict
+
+from bytelm.errors import BytelmError
+from bytelm.lm.constraint import Constraint
+from bytelm.lm.sampling import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """How to write one text. `BytelmError` for a value that cannot be.
+
+    max_bytes    write at most this many bytes, the stop string included
+    temperature, top_k, top_p, min_p   see `Sampling`
+    stop         byte strings that end the text and are left out of it
+    seed         same seed, same text: the random numbers are the row's own
+    utf8         only well-formed UTF-8 (counted from an unfinished character of the prompt on)
+    regex        the text as a whole must match; `str`: over characters, `bytes`: over bytes
+    constraint   any object with the methods of `Constraint`
+    """
+
+    max_bytes: int = 200
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    stop: Sequence[bytes] = ()
+    seed: int = 0
+    utf8: bool = False
+    regex: str | bytes | None = None
+    constraint: Constraint | None = None
+
+    def __post_init__(self) -> None:
+        stops = (self.stop,) if isinstance(self.stop, bytes) else tuple(self.stop)
+        if not all(isinstance(stop, bytes) and stop for stop in stops):
+            raise BytelmError(f"a stop string is bytes, at least one, not {self.stop!r}")
+        object.__setattr__(self, "stop", stops)
+        for name in ("max_bytes", "seed"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 0:
+                raise BytelmError(f"{name} must be a whole number and at least 0, not {value!r}")
+        if self.constraint is not None and not isinstance(self.constraint, Constraint):
+            raise BytelmError(
+                f"a constraint has the methods start, allowed and advance; "
+                f"{type(self.constraint).__name__} lacks some of them"
+            )
+        _ = self.sampling  # its own checks
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """How each outcome is chosen."""
+        return Sampling(
+            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p
+        )
+
+
+class GenerateKeywords(TypedDict, total=False):
+    """The fields of `GenerateOptions` as keyword arguments, for type checkers."""
+
+    max_bytes: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    stop: Sequence[bytes]
+    seed: int
+    utf8: bool
+    regex: str | bytes | None
+    constraint: Constraint | None
