@@ -85,6 +85,8 @@ OBJECTIVES = Registry(
         "causal": "bytelm.objectives.causal:Causal",
         "fim": "bytelm.objectives.fim:Fim",
         "tokens": "bytelm.objectives.tokens:Tokens",
+        "classification": "bytelm.objectives.classification:Classification",
+        "seq2seq": "bytelm.objectives.seq2seq:Seq2Seq",
     },
 )
 SOURCES = Registry(

@@ -12,9 +12,9 @@ sums of one batch, which are added over micro-batches and ranks, and `figures` d
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bytelm.arch.base import Family, ModelOutput
     from bytelm.tokenizer import BinaryBPE
 
+T = TypeVar("T")
 Sums = Mapping[str, float | Tensor]  # additive over batches; tensors keep their shape
 
 
@@ -41,11 +42,30 @@ class RowSource(Protocol):
     def rows(self, samples: Integers) -> Rows: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordFields:
+    """What an objective reads from records (JSON lines, Parquet).
+
+    text      the field that is the document
+    columns   fields that are kept beside it
+    required  whether data without such fields is refused; else it must know the columns itself
+    """
+
+    text: str
+    columns: tuple[str, ...]
+    required: bool = False
+
+
 class ObjectiveConfig(BaseModel):
     """Base of every objective's settings, the fields of [objective] beside `kind`: frozen, an
     unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @property
+    def record_fields(self) -> RecordFields | None:
+        """Which fields of records are read. None: files are read as they stand."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +75,11 @@ class Setup:
     seed            of everything random
     open_corpus     -> the training corpus (all of it, in the order of `Rows.documents`)
     open_tokenizer  -> the tokenizer that data.tokenizer names
+    stored          `model_arguments()` of a finished run, which is judged without training data
     """
 
     seed: int = 0
+    stored: Mapping[str, Any] = field(default_factory=dict)
     open_corpus: Callable[[], Corpus] | None = None
     open_tokenizer: "Callable[[], BinaryBPE] | None" = None
 
@@ -82,6 +104,7 @@ class Objective(ABC):
     better             whether a lower or a higher headline figure is better
     policies           the window policies (data.policy) it can work with
     heldout_policy     the policy of held-out windows; None = the one of training
+    heldout_shuffle    whether held-out windows are shuffled (once) before a part of them is judged
     reads              what ids are: bytes, or tokens (which needs data.tokenizer)
     curriculum         whether its rows may be cut shorter (data.curriculum)
     """
@@ -91,6 +114,7 @@ class Objective(ABC):
     better: ClassVar[Literal["lower", "higher"]] = "lower"
     policies: ClassVar[Sequence[Policy]] = ("concat", "pack", "document", "bucket", "record")
     heldout_policy: ClassVar[Policy | None] = None
+    heldout_shuffle: ClassVar[bool] = False
     reads: ClassVar[Literal["bytes", "tokens"]] = "bytes"
     curriculum: ClassVar[bool] = False
 
@@ -156,6 +180,23 @@ class Objective(ABC):
     def report(self, sums: Sums) -> str:
         """The figures, and what else a person wants to see, as text of one or more lines."""
         return "\n".join(f"{value:10.4f}  {name}" for name, value in self.figures(sums).items())
+
+
+class PerCorpus(Generic[T]):
+    """Something computed once per corpus, of which a run has a few: its training data, each part of
+    a mixture, its held-out data."""
+
+    def __init__(self, compute: Callable[[Corpus], T]):
+        self._compute = compute
+        self._known: list[tuple[Corpus, T]] = []
+
+    def of(self, corpus: Corpus) -> T:
+        """What `compute` gave for this very corpus."""
+        for known, value in self._known:
+            if known is corpus:
+                return value
+        self._known.append((corpus, self._compute(corpus)))
+        return self._known[-1][1]
 
 
 def add_sums(total: Sums, more: Sums) -> dict[str, float | Tensor]:

@@ -67,7 +67,7 @@ def test_a_run_goes_back_before_a_spike_and_skips_what_caused_it(tmp_path, rows_
         (["data.curriculum=[[0.0, 5], [0.5, 16]]"], "each must divide it"),
         (["data.curriculum=[[0.1, 4], [0.5, 16]]"], "ascend from 0.0"),
         (["data.curriculum=[[0.0, 4], [0.0, 16]]"], "ascend from 0.0"),
-        (["data.curriculum=[[0.0, 4.5], [0.5, 16]]"], "share of training, bytes a row"),
+        (["data.curriculum=[[0.0, 4.5], [0.5, 16]]"], "share of training, bytes per row"),
         (["data.curriculum=[]"], "data.curriculum"),
         ([CURRICULUM, "data.policy=bucket"], "other than 'bucket'"),
         ([CURRICULUM, "objective.kind=fim"], "objective.kind 'causal'"),
