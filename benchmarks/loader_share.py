@@ -22,8 +22,8 @@ import torch
 
 from benchmarks import common
 from bytelm.data import Batch, BatchStream, Corpus, Windows
-from bytelm.training.build import as_recipe, build_model, build_objective
-from bytelm.training.data import Corpora, TrainingData
+from bytelm.training.build import as_recipe, build_model, build_objective, open_corpora
+from bytelm.training.data import TrainingData
 from bytelm.training.distributed import Ranks
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.step import forward_backward
@@ -36,7 +36,7 @@ LENGTH = 8192
 def share_of_a_step(name: str, *, steps: int, dtype: str) -> dict[str, object]:
     """CPU milliseconds of a step of a recipe and of getting its batch, after three to warm up."""
     recipe = as_recipe(name)
-    corpora = Corpora(recipe.data)
+    corpora = open_corpora(recipe)
     objective = build_objective(recipe, corpora)
     settings = {"data": recipe.data, "train": recipe.train, "seed": recipe.seed}
     batches = TrainingData(corpora, objective, **settings).batches()

@@ -292,8 +292,9 @@ def choose_run(recipe: Recipe, *, path: Path | None, resume: bool) -> Run:
     return previous if resume and previous else run
 
 
-def check_resumable(recipe: Recipe, run: Run, vocab: Vocab) -> None:
-    """Refuse to resume with settings, or ids `vocab`, that would make another run of it."""
+def check_resumable(recipe: Recipe, run: Run, vocab: Vocab, arguments: Mapping[str, Any]) -> None:
+    """Refuse to resume with settings, ids `vocab`, or further `arguments` of the model (such as the
+    classes found in the data) that would make another run of it."""
     try:
         begun = run.recipe().to_dict()
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -305,6 +306,13 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab) -> None:
             f"{recipe.data.tokenizer} is not the tokenizer that {run.path} was begun with: resume "
             f"with data.tokenizer={run.path}, which keeps a copy"
         )
+    stored = run.description().arguments if run.has_model else arguments
+    for name, value in arguments.items():
+        if stored.get(name) != value:
+            raise RecipeError(
+                f"{run.path} was begun with other {name} in its data ({stored.get(name)}; now "
+                f"{value}): restore the data, or start a new run"
+            )
     for tree in (begun, now):  # ranges to skip are added after a loss spike
         tree["data"].pop("skip")
         tree["data"].pop("workers")  # who prepares a batch changes nothing in it

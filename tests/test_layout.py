@@ -55,6 +55,7 @@ MORE = {  # single modules that may reach further
     "lm/seq2seq.py": {"arch", "nn"},
     "lm/subword.py": {"exact", "arch", "nn", "tokenizer"},
     "evaluate/chunks.py": {"arch"},
+    "evaluate/figures.py": {"loading", "objectives", "recipe", "run", "training"},
 }
 
 

@@ -1,4 +1,7 @@
-"""`bytelm eval`: bits per byte of a model on files, beside general compressors."""
+"""`bytelm eval`: bits per byte of a model on files, beside general compressors.
+
+A run that is no `ByteLM`, such as a classifier, is judged by the figures of its own objective.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,6 +52,9 @@ def evaluate(
 ) -> None:
     """Bits per byte of MODEL on DATA, beside gzip, xz, zstd and ppmd on the same bytes.
 
+    Of a classifier accuracy and a confusion table, of a sequence-to-sequence run what its pairs
+    cost; DATA then has labels or pairs where the training data had them.
+
     A run over tokens (a recipe with data.tokenizer) is read as its exact byte distribution, one
     model row per byte; --canonical-tokens is quicker and scores the tokens its tokenizer writes.
     """
@@ -57,6 +63,14 @@ def evaluate(
     from bytelm.evaluate.documents import read_documents
     from bytelm.evaluate.report import table
 
+    if _is_judged_by_its_objective(model):
+        if canonical_tokens or primed:
+            raise BytelmError(
+                f"--canonical-tokens and --primed are about bits per byte; {model} is judged by "
+                "the figures of its own objective"
+            )
+        _judge(model, data, json=json)
+        return
     documents = read_documents(data, field=field, raw=raw)
     lm = open_model(model, options)
     result = evaluate_bits(_tokens(lm, model) if canonical_tokens else lm, documents)
@@ -71,6 +85,25 @@ def evaluate(
     else:
         name = f"{model}, canonical tokens" if canonical_tokens else str(model)
         print(table(result, name=name, compressors=figures, primed=primed_figures))
+
+
+def _is_judged_by_its_objective(model: Path) -> bool:
+    """Whether MODEL is a run of another family than the one that predicts each next byte."""
+    from bytelm.registry import architecture
+    from bytelm.run import Run
+
+    run = Run(model)
+    return run.has_model and architecture(run.description().arch).family != "causal"  # type: ignore[attr-defined]
+
+
+def _judge(model: Path, data: list[str], *, json: bool) -> None:
+    from bytelm.evaluate.figures import judge
+
+    judgement = judge(model, data)
+    if json:
+        print_json(judgement.to_dict())
+    else:
+        print(f"{model}\n{judgement.text()}")
 
 
 def _tokens(lm: "ByteLM", model: Path) -> "TokenScores":

@@ -1,8 +1,9 @@
 """`bytelm train`: train a recipe, then say how good the result is.
 
-Training leaves the run directory; the closing report (held-out bits per byte beside general
-compressors, a sample, and where a hierarchical model cuts) is made from that directory alone, as
-any other command would make it, and kept in it as evaluation.json.
+Training leaves the run directory; the closing report is made from that directory alone, as any
+other command would make it, and its figures are kept in it as evaluation.json. It says what the
+objective says of the held-out data; of a model of bytes bits per byte beside general compressors, a
+sample, and where a hierarchical model cuts.
 """
 
 import os
@@ -15,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from bytelm.evaluate.bits import Scores
     from bytelm.lm.protocol import ByteLM
+    from bytelm.recipe import Recipe
 
 PROMPT_BYTES, SAMPLE_BYTES, PICTURE_BYTES = 64, 240, 400
 
@@ -55,21 +57,34 @@ def train(
 
 def _report(run: Path) -> None:
     """The closing report on stdout; nothing without held-out data or with evaluate.final off."""
-    from bytelm.recipe import Recipe
-    from bytelm.training.data import Corpora, documents_of
+    from bytelm.run import Run
 
-    recipe = Recipe.load(run / "recipe.toml")
-    corpus = Corpora(recipe.data).heldout
-    documents = [] if corpus is None else documents_of(corpus)
-    if not documents or not recipe.evaluate.final:
+    recipe = Run(run).recipe()
+    if not recipe.data.heldout or not recipe.evaluate.final:
         return
+    if recipe.objective_class.family == "causal":
+        _report_bytes(run, recipe)
+        return
+    from bytelm.evaluate.figures import judge
+
+    judgement = judge(run, recipe.data.heldout)
+    Run(run).write_evaluation(judgement.to_dict())
+    print(f"held-out data\n{judgement.text()}\n")
+
+
+def _report_bytes(run: Path, recipe: "Recipe") -> None:
+    """Bits per byte beside compressors, a sample, and chunks: of a model that is a `ByteLM`."""
     from bytelm.lm.native import NativeLM
     from bytelm.loading import load_run
+    from bytelm.training.data import documents_of, open_data
 
+    documents = documents_of(open_data(recipe.data.heldout))
+    if not documents:
+        return
     lm = load_run(run)
     if isinstance(lm, NativeLM):
         _report_figures(lm, run, documents, name=str(run))
-    else:  # the exact byte distribution takes a model row a byte: `bytelm eval` when it is wanted
+    else:  # the exact byte distribution takes a model row per byte: `bytelm eval` when it is wanted
         _report_figures(lm.tokens, run, documents, name=f"{run}, canonical tokens")
     text = max(documents, key=len)
     _report_sample(lm, text[:PROMPT_BYTES], seed=recipe.seed)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from bytelm.data.batch import IGNORE, Batch
 from bytelm.data.corpus import Corpus
+from bytelm.data.corpus.records import RecordFields
 from bytelm.data.order import Integers
 from bytelm.data.windows import Policy, Rows
 from bytelm.vocab import ByteVocab, Vocab
@@ -40,20 +41,6 @@ class RowSource(Protocol):
     def corpus(self) -> Corpus: ...
 
     def rows(self, samples: Integers) -> Rows: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordFields:
-    """What an objective reads from records (JSON lines, Parquet).
-
-    text      the field that is the document
-    columns   fields that are kept beside it
-    required  whether data without such fields is refused; else it must know the columns itself
-    """
-
-    text: str
-    columns: tuple[str, ...]
-    required: bool = False
 
 
 class ObjectiveConfig(BaseModel):

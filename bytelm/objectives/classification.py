@@ -20,13 +20,13 @@ from pydantic import Field, model_validator
 
 from bytelm.data.batch import IGNORE, Batch
 from bytelm.data.corpus import Corpus
+from bytelm.data.corpus.records import RecordFields
 from bytelm.data.order import Integers
 from bytelm.errors import DataError
 from bytelm.objectives.base import (
     Objective,
     ObjectiveConfig,
     PerCorpus,
-    RecordFields,
     RowSource,
     Setup,
     Sums,
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 # what every corpus knows; any other name is a field of records or a column built from one
 _KNOWN = ("folder", "group", "media", "path", "source")
+_HINTS = {
+    "folder": ": name the files by a pattern that begins above the folders, such as DIR/*/*, or "
+    "build a corpus from DIR"
+}
 _PAD = ByteVocab().pad
 
 
@@ -189,7 +193,7 @@ class Classification(Objective):
                 raise DataError(
                     f"document {document} ({corpus.column('source')[document]}) has no "
                     f"{self.config.labels}, from which objective.labels = "
-                    f"{self.config.labels!r} takes its class"
+                    f"{self.config.labels!r} takes its class{_HINTS.get(self.config.labels, '')}"
                 )
         return [str(value) for value in values]
 

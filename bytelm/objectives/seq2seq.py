@@ -18,6 +18,7 @@ from pydantic import Field
 
 from bytelm.data.batch import IGNORE, Batch, byte_rows
 from bytelm.data.corpus import Corpus
+from bytelm.data.corpus.records import RecordFields
 from bytelm.data.order import Integers
 from bytelm.data.windows import causal_batch
 from bytelm.errors import DataError
@@ -25,7 +26,6 @@ from bytelm.objectives.base import (
     Objective,
     ObjectiveConfig,
     PerCorpus,
-    RecordFields,
     RowSource,
     Setup,
     Sums,
@@ -49,7 +49,7 @@ class Seq2SeqConfig(ObjectiveConfig):
     @property
     def record_fields(self) -> RecordFields:
         """Both."""
-        return RecordFields(text=self.target, columns=(self.source,), required=True)
+        return RecordFields(text=self.target, byte_columns=(self.source,))
 
 
 class Seq2Seq(Likelihood):

@@ -23,7 +23,12 @@ def build(recipe: "Recipe | str | Path") -> ByteModel:
     The caller's random-number generator is left as it was.
     """
     recipe = as_recipe(recipe)
-    return build_model(recipe, build_objective(recipe, Corpora(recipe.data)))
+    return build_model(recipe, build_objective(recipe, open_corpora(recipe)))
+
+
+def open_corpora(recipe: Recipe) -> Corpora:
+    """The data of a recipe, as its objective reads it; nothing is opened yet."""
+    return Corpora(recipe.data, recipe.objective_config.record_fields)
 
 
 def build_objective(recipe: Recipe, corpora: Corpora) -> Objective:

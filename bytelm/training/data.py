@@ -9,6 +9,7 @@ from typing import Any
 
 from bytelm.data import Batch, BatchStream, Corpus, DataState, Mixture, Windows
 from bytelm.data.bundled import find_data, has_match
+from bytelm.data.corpus.records import RecordFields, open_records
 from bytelm.data.curriculum import cut_rows, row_length
 from bytelm.data.windows import Policy
 from bytelm.errors import DataError
@@ -19,15 +20,16 @@ from bytelm.recipe_sections import DataSettings, TrainSettings
 class Corpora:
     """The corpora that [data] names, each opened once, when it is first asked for."""
 
-    def __init__(self, data: DataSettings):
-        self._data = data
+    def __init__(self, data: DataSettings, fields: RecordFields | None = None):
+        """fields: what the objective reads from records; None: files are read as they stand."""
+        self._data, self._fields = data, fields
 
     @cached_property
     def sources(self) -> list[Corpus]:
         """The training corpora that rows are drawn from: one, or one per path with data.weights."""
         if self._data.weights is None:
-            return [open_data(self._data.train)]
-        return [open_data([path]) for path in self._data.train]
+            return [open_data(self._data.train, fields=self._fields)]
+        return [open_data([path], fields=self._fields) for path in self._data.train]
 
     @cached_property
     def training(self) -> Corpus:
@@ -37,7 +39,8 @@ class Corpora:
     @cached_property
     def heldout(self) -> Corpus | None:
         """The held-out documents; None without any."""
-        return open_data(self._data.heldout) if self._data.heldout else None
+        paths = self._data.heldout
+        return open_data(paths, fields=self._fields) if paths else None
 
 
 class TrainingData:
@@ -56,7 +59,7 @@ class TrainingData:
     ):
         self._corpora, self._data, self._train, self._seed = corpora, data, train, seed
         self.objective, self.heldout_objective = objective, objective.heldout_objective()
-        sources = [self._windows(corpus, policy=data.policy) for corpus in corpora.sources]
+        sources = [self._windows(corpus) for corpus in corpora.sources]
         self.windows: Windows | Mixture = sources[0]
         if data.weights is not None:
             self.windows = Mixture(sources, weights=data.weights)
@@ -67,8 +70,9 @@ class TrainingData:
         """The held-out windows in the order of the data, None without held-out data."""
         if (corpus := self._corpora.heldout) is None:
             return None
-        policy = self.heldout_objective.heldout_policy or self._data.policy
-        return self._windows(corpus, policy=policy, shuffle=False)
+        return heldout_windows(
+            corpus, self.objective, data=self._data, train=self._train, seed=self._seed
+        )
 
     def batches(
         self, position: dict[str, Any] | None = None
@@ -95,19 +99,52 @@ class TrainingData:
             return batch
         return cut_rows(batch, length=row_length(curriculum, done=done))
 
-    def _windows(self, corpus: Corpus, *, policy: Policy, shuffle: bool = True) -> Windows:
-        if corpus.total_bytes == 0:
-            names = ", ".join(str(path) for path in corpus.paths)
-            raise DataError(f"{names} is empty: there is not one byte to learn from")
-        return Windows(
+    def _windows(self, corpus: Corpus) -> Windows:
+        return _windows(
             corpus,
-            length=self.objective.window_length(self._train.context_bytes),
-            policy=policy,
-            record_size=self._data.record_size,
-            bucket_rows=self._train.batch_windows,
+            self.objective,
+            policy=self._data.policy,
+            shuffle=True,
+            data=self._data,
+            train=self._train,
             seed=self._seed,
-            shuffle=shuffle,
         )
+
+
+def heldout_windows(
+    corpus: Corpus, objective: Objective, *, data: DataSettings, train: TrainSettings, seed: int
+) -> Windows:
+    """Held-out windows, as long as those of training with `objective`, in the order in which its
+    held-out objective judges them."""
+    judge = objective.heldout_objective()
+    policy, shuffle = judge.heldout_policy or data.policy, judge.heldout_shuffle
+    return _windows(
+        corpus, objective, policy=policy, shuffle=shuffle, data=data, train=train, seed=seed
+    )
+
+
+def _windows(
+    corpus: Corpus,
+    objective: Objective,
+    *,
+    policy: Policy,
+    shuffle: bool,
+    data: DataSettings,
+    train: TrainSettings,
+    seed: int,
+) -> Windows:
+    if corpus.total_bytes == 0:
+        names = ", ".join(str(path) for path in corpus.paths)
+        raise DataError(f"{names} is empty: there is not one byte to learn from")
+    return Windows(
+        corpus,
+        length=objective.window_length(train.context_bytes),
+        policy=policy,
+        record_size=data.record_size,
+        bucket_rows=train.batch_windows,
+        seed=seed,
+        shuffle=shuffle,
+    )
 
 
 def documents_of(corpus: Corpus) -> list[bytes]:
@@ -115,11 +152,16 @@ def documents_of(corpus: Corpus) -> list[bytes]:
     return [document for i in range(len(corpus)) if (document := bytes(corpus.document(i)))]
 
 
-def open_data(paths: Sequence[str]) -> Corpus:
-    """The corpus of the paths of a recipe; an error tells where relative ones start."""
+def open_data(paths: Sequence[str], *, fields: RecordFields | None = None) -> Corpus:
+    """The corpus of the paths of a recipe; an error tells where relative ones start.
+
+    fields  what is read from records; None: files are read as they stand
+    """
     found = [find_data(path) for path in paths]
     try:
-        return Corpus.open(found)
+        if fields is None:
+            return Corpus.open(found)
+        return Corpus.concat([open_records(path, fields=fields) for path in found])
     except DataError as error:
         if all(Path(path).is_absolute() or has_match(Path(path)) for path in found):
             raise

@@ -26,7 +26,7 @@ from bytelm.memory import keep_freed_memory
 from bytelm.recipe import Recipe
 from bytelm.run import WEIGHTS, Description, Run, check_resumable, choose_run
 from bytelm.training.alarms import Alarms
-from bytelm.training.build import as_recipe, build_model, build_objective
+from bytelm.training.build import as_recipe, build_model, build_objective, open_corpora
 from bytelm.training.checkpoint import (
     Position,
     gather_weights,
@@ -36,7 +36,7 @@ from bytelm.training.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from bytelm.training.data import Corpora, TrainingData
+from bytelm.training.data import TrainingData
 from bytelm.training.display import Display, spelled
 from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
 from bytelm.training.evaluation import measure_heldout
@@ -86,10 +86,10 @@ class Trainer:
         self._now = time.process_time if recipe.train.clock == "cpu" else time.monotonic
         began = self._now()
         self.recipe, self.run, self.ranks = recipe, run, ranks
-        corpora = Corpora(recipe.data)
+        corpora = open_corpora(recipe)
         self.objective = build_objective(recipe, corpora)
         if run.exists:
-            check_resumable(recipe, run, self.objective.vocab)
+            check_resumable(recipe, run, self.objective.vocab, self.objective.model_arguments())
         self.data = TrainingData(
             corpora,
             self.objective,
@@ -113,6 +113,7 @@ class Trainer:
             run.begin(recipe, description, files=files)
         ranks.wait()
         self.display = Display(silent=not ranks.first)
+        self._say_what_is_left_out()
         self._restore()
         self.alarms = Alarms.from_dict(self.position.alarms)
         step = self.position.step
@@ -120,13 +121,22 @@ class Trainer:
         self.trackers = Trackers(
             recipe.log.trackers if ranks.first else (),
             run.path,
-            recipe,
+            recipe.to_dict(),
             step=step,
             warn=self.display.message,
         )
         self.profile = Profile(run.profile, steps=recipe.log.profile_steps if ranks.first else None)
         self.saved_step = step if step else -1  # even an untrained model is saved in the end
         self.clock = began - self.position.seconds  # when the run would have begun
+
+    def _say_what_is_left_out(self) -> None:
+        documents, size = self.data.windows.truncated
+        if documents:
+            self.display.message(
+                f"data.policy is 'truncate': {documents:,} of {len(self.data.windows.corpus):,} "
+                f"documents are longer than {self.data.windows.length:,} bytes, and {size:,} bytes "
+                "beyond are not read"
+            )
 
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""

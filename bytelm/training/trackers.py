@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bytelm.errors import MissingExtraError
-from bytelm.recipe import Recipe
 from bytelm.run import Run
 
 PROJECT = "bytelm"
+Settings = Mapping[str, Any]  # the whole recipe, as nested plain values
 
 
 class Tracker(Protocol):
@@ -34,12 +34,13 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in RUN/tensorboard."""
 
-    def __init__(self, run: Path, recipe: Recipe, *, step: int):
+    def __init__(self, run: Path, settings: Settings, *, step: int):
+        import tomli_w
         from torch.utils.tensorboard import SummaryWriter
 
         # purge_step hides what a killed run wrote after the checkpoint it goes on from
         self._writer = SummaryWriter(str(Run(run).tensorboard), purge_step=step + 1)
-        self._writer.add_text("recipe", f"```toml\n{recipe.to_toml()}\n```", step)
+        self._writer.add_text("recipe", f"```toml\n{tomli_w.dumps(settings)}\n```", step)
 
     def write(self, numbers: Mapping[str, float], *, step: int) -> None:
         for name, value in numbers.items():
@@ -52,7 +53,7 @@ class TensorBoard:
 class WandB:
     """A run of Weights & Biases, resumed under its id."""
 
-    def __init__(self, run: Path, recipe: Recipe, *, step: int):
+    def __init__(self, run: Path, settings: Settings, *, step: int):
         import wandb
 
         self._run = wandb.init(
@@ -62,7 +63,7 @@ class WandB:
             resume="allow",
             dir=str(run),
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
-            config=recipe.to_dict(),
+            config=dict(settings),
         )
 
     def write(self, numbers: Mapping[str, float], *, step: int) -> None:
@@ -75,11 +76,11 @@ class WandB:
 class Trackio:
     """A run of trackio: a local database, shown by `trackio show`."""
 
-    def __init__(self, run: Path, recipe: Recipe, *, step: int):
+    def __init__(self, run: Path, settings: Settings, *, step: int):
         import trackio
 
         name = f"{run.name}-{Run(run).tracker_id()}"
-        trackio.init(PROJECT, name=name, config=recipe.to_dict(), resume="allow")
+        trackio.init(PROJECT, name=name, config=dict(settings), resume="allow")
         self._trackio = trackio  # not its run: what it does at exit would speak on stdout
 
     def write(self, numbers: Mapping[str, float], *, step: int) -> None:
@@ -103,7 +104,7 @@ class Trackers:
         self,
         names: Sequence[str],
         run: Path,
-        recipe: Recipe,
+        settings: Settings,
         *,
         step: int,
         warn: Callable[[str], object],
@@ -111,7 +112,7 @@ class Trackers:
         self._warn = warn
         self._open: dict[str, Tracker] = {}
         for name in dict.fromkeys(names):
-            self._guard(name, partial(self._start, name, run, recipe, step=step))
+            self._guard(name, partial(self._start, name, run, settings, step=step))
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One row of metrics.jsonl."""
@@ -127,8 +128,8 @@ class Trackers:
             self._guard(name, tracker.close)
         self._open.clear()
 
-    def _start(self, name: str, run: Path, recipe: Recipe, *, step: int) -> None:
-        self._open[name] = TRACKERS[name](run, recipe, step=step)
+    def _start(self, name: str, run: Path, settings: Settings, *, step: int) -> None:
+        self._open[name] = TRACKERS[name](run, settings, step=step)
 
     def _guard(self, name: str, action: Callable[[], object]) -> None:
         """Do it; on any failure of the tracker warn and go on without it."""

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from bytelm.recipe import Recipe
-from bytelm.training.build import build_objective
-from bytelm.training.data import Corpora, TrainingData
+from bytelm.training.build import build_objective, open_corpora
+from bytelm.training.data import TrainingData
 from bytelm.training.metrics import TIMING
 
 TEXT = b"".join(b"%d bottles of beer on the wall, %d bottles of beer. " % (n, n) for n in range(99))
@@ -34,7 +34,7 @@ def tiny_recipe(folder: Path, *overrides: str) -> Recipe:
 
 def data_of(recipe: Recipe, **ranks: int) -> TrainingData:
     """The data of a recipe as a training run opens it."""
-    corpora = Corpora(recipe.data)
+    corpora = open_corpora(recipe)
     objective = build_objective(recipe, corpora)
     settings = {"data": recipe.data, "train": recipe.train, "seed": recipe.seed}
     return TrainingData(corpora, objective, **settings, **ranks)

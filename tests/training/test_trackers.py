@@ -96,7 +96,7 @@ def test_a_tracker_that_fails_is_reported_once_and_changes_nothing(
     tmp_path, monkeypatch, moment, capfd
 ):
     class Broken:
-        def __init__(self, run, recipe, *, step):
+        def __init__(self, run, settings, *, step):
             self.fail("__init__")
 
         def fail(self, now):

@@ -76,8 +76,7 @@ class Corpus:
         return len(self.offsets) - 1
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A worker process maps the files again: pickling a memory map would copy its bytes.
-        return _reopen, ([(part.path, part.root) for part in self._storages],)
+        return Corpus, (self._storages,)
 
     @property
     def total_bytes(self) -> int:
@@ -148,10 +147,6 @@ class Corpus:
         """
         identities = [part.identity() for part in self._storages]
         return hashlib.sha256(json.dumps(identities).encode()).hexdigest()
-
-
-def _reopen(places: list[tuple[Path, Path | None]]) -> Corpus:
-    return Corpus([open_storage(path, root=root, verify=False) for path, root in places])
 
 
 def _offsets(lengths: Iterable[int]) -> NDArray[np.int64]:

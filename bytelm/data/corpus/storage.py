@@ -37,6 +37,10 @@ class Storage(ABC):
     shards: list[Bytes]
     lengths: NDArray[np.int64]
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # A worker process maps the files again: pickling a memory map would copy its bytes.
+        return _reopen, (self.path, self.root)
+
     @abstractmethod
     def identity(self) -> str:
         """A hash of the content that does not depend on where it is."""
@@ -107,6 +111,10 @@ def open_storage(path: Path, *, root: Path | None, verify: bool | None) -> Stora
             f"bytelm data build {path} --out CORPUS; or name its files, e.g. {path}/*"
         )
     raise missing(path)
+
+
+def _reopen(path: Path, root: Path | None) -> Storage:
+    return open_storage(path, root=root, verify=False)
 
 
 def _open_built(path: Path, *, root: Path | None, verify: bool | None) -> BuiltCorpus:

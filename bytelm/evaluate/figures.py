@@ -1,0 +1,83 @@
+"""The figures of a trained run on held-out data, whatever its family: what its objective reports.
+
+For models of bytes the figures that `bytelm eval` prints are bits per byte through `ByteLM`, with
+context carried over (`evaluate/bits.py`). A classifier or a sequence-to-sequence model is judged
+here: by its own objective, made from the run directory alone.
+"""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bytelm.data.corpus.format import is_corpus
+from bytelm.loading import load_model
+from bytelm.objectives import Objective, Setup
+from bytelm.objectives.base import Sums
+from bytelm.recipe import Recipe
+from bytelm.run import Run
+from bytelm.training.data import heldout_windows, open_data
+from bytelm.training.distributed import Ranks
+from bytelm.training.evaluation import measure_heldout
+
+_ROW_BYTES = 1 << 16  # about how much is read at a time: bounds memory, changes no figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What an objective says about a model on some data."""
+
+    objective: Objective
+    sums: Sums
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures, the headline first, and details: JSON values."""
+        figures, details = self.objective.figures(self.sums), self.objective.details(self.sums)
+        return {**figures, **details, "bytes": self.bytes}
+
+    def text(self) -> str:
+        """Figures and tables for a person."""
+        return self.objective.report(self.sums)
+
+
+def judge(run: str | Path, data: Sequence[str]) -> Judgement:
+    """The model of a run directory on the whole of `data`: paths as in data.heldout of a recipe, or
+    folders, of which every file is taken.
+
+    Raises `DataError` for data that its objective cannot read, such as a class it does not know.
+    """
+    found = Run(Path(run))
+    recipe, description = found.recipe(), found.description()
+    objective = _objective(recipe, stored=dict(description.arguments))
+    corpus = open_data([_files_of(path) for path in data], fields=objective.config.record_fields)
+    windows = heldout_windows(
+        corpus, objective, data=recipe.data, train=recipe.train, seed=recipe.seed
+    )
+    heldout = objective.heldout_objective()
+    sums = measure_heldout(
+        load_model(found.path),
+        windows,
+        heldout,
+        limit=None,
+        rows=max(1, _ROW_BYTES // windows.length),
+        dtype="float32",
+        ranks=Ranks(torch.device("cpu")),
+    )
+    return Judgement(objective=heldout, sums=sums, bytes=corpus.total_bytes)
+
+
+def _files_of(path: str) -> str:
+    """The pattern of all files below an ordinary folder; any other path as it is."""
+    if Path(path).is_dir() and not is_corpus(path):
+        return f"{glob.escape(path)}/**/*"
+    return path
+
+
+def _objective(recipe: Recipe, *, stored: dict[str, Any]) -> Objective:
+    """The objective of a finished run, which needs no training data any more."""
+    setup = Setup(seed=recipe.seed, stored=stored)
+    return recipe.objective_class(recipe.objective_config, setup)
