@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from einops import rearrange
+from torch import Tensor
 
 from bytelm.data.batch import Batch
 from bytelm.vocab import ByteVocab
@@ -27,7 +29,8 @@ def row_length(curriculum: Sequence[Sequence[float]], *, done: float) -> int:
 
 
 def cut_rows(batch: Batch, *, length: int) -> Batch:
-    """Each row of a causal batch as several rows of `length`, which divides its width.
+    """Each row of a causal batch as several rows of `length`, which divides its width; all of them
+    keep the label and the source of the row they come from.
 
     Rows without a target are left out, so B may be less than the number of cuts.
 
@@ -39,17 +42,25 @@ def cut_rows(batch: Batch, *, length: int) -> Batch:
     rows, width = batch.ids.shape
     if length == width:
         return batch
-    assert batch.targets is not None and batch.labels is None and batch.boundaries is None
+    assert batch.targets is not None
     whole = torch.full((rows,), width) if batch.lengths is None else batch.lengths
     lengths = (whole[:, None] - torch.arange(0, width, length)).clamp(0, length).flatten()
     kept = lengths > 0
-    ids = batch.ids.reshape(-1, length)[kept]
+    rows_of = torch.arange(rows).repeat_interleave(width // length)
+
+    def cut(tensor: Tensor) -> Tensor:
+        return rearrange(tensor, "b (n l) -> (b n) l", l=length)[kept]
+
+    ids = cut(batch.ids)
     ids[:, 0] = _BOS
-    documents = batch.document_ids
+    documents, boundaries = batch.document_ids, batch.boundaries
     return replace(
         batch,
         ids=ids,
-        targets=batch.targets.reshape(-1, length)[kept],
+        targets=cut(batch.targets),
         lengths=None if bool((lengths == length).all()) else lengths[kept],
-        document_ids=None if documents is None else documents.reshape(-1, length)[kept],
+        document_ids=None if documents is None else cut(documents),
+        boundaries=None if boundaries is None else cut(boundaries),
+        labels=None if batch.labels is None else batch.labels[rows_of[kept]],
+        source=None if batch.source is None else batch.source.select(rows_of[kept]),
     )

@@ -4,10 +4,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bytelm.data import IGNORE, Corpus, Windows
+from bytelm.data import IGNORE, Batch, Corpus, Windows
 from bytelm.data.curriculum import cut_rows, row_length
 from bytelm.vocab import END, ByteVocab
 
@@ -47,3 +48,17 @@ def test_cut_rows_hold_the_same_targets_in_the_same_order(documents, policy, len
 @pytest.mark.parametrize(("done", "length"), [(0.0, 64), (0.29, 64), (0.3, 256), (0.99, 1024)])
 def test_a_stage_begins_at_its_share_of_training(done, length):
     assert row_length([[0.0, 64], [0.3, 256], [0.8, 1024]], done=done) == length
+
+
+def test_cut_rows_keep_the_label_and_the_source_of_their_row():
+    ids = torch.arange(16).view(2, 8)
+    batch = Batch(
+        ids=ids,
+        targets=ids + 1,
+        lengths=torch.tensor([8, 3]),
+        labels=torch.tensor([5, 6]),
+        source=Batch(ids=torch.tensor([[1], [2]])),
+    )
+    cut = cut_rows(batch, length=2)
+    assert cut.labels.tolist() == [5, 5, 5, 5, 6, 6]
+    assert cut.source.ids.flatten().tolist() == [1, 1, 1, 1, 2, 2]
