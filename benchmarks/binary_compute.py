@@ -4,9 +4,9 @@
 
 CORPUS is what `benchmarks/bpe_corpus.py build` makes (503 MB, split by package: no held-out package
 is in the training of any model or tokenizer). Every model trains on it with the same optimizer,
-bytes a step and bytes of context until this process's CPU clock says stop (one thread; reading and
-encoding the data counts). Then it is scored on slices of the held-out packages, the same bytes for
-all, in windows as in training. For models over tokens that is the code length of the canonical
+bytes per step and bytes of context until this process's CPU clock says stop (one thread; reading
+and encoding the data counts). Then it is scored on slices of the held-out packages, the same bytes
+for all, in windows as in training. For models over tokens that is the code length of the canonical
 tokens of each window, divided by the bytes: an upper bound on their exact byte distribution, which
 is given besides on a few slices. Finished runs are kept under --runs and not repeated.
 """

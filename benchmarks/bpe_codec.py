@@ -31,7 +31,7 @@ from bytelm.tokenizer.sentencepiece_model import as_text
 ROOT = Path(__file__).resolve().parents[1] / "tokenizers"
 NAMES = ("binary-4k", "binary-16k", "binary-64k")
 ROUNDS = 3
-RIVALS = ("hf", "tiktoken", "sentencepiece")
+BASELINES = ("hf", "tiktoken", "sentencepiece")
 PIECES = {"8 KiB": 1 << 13, "1 MiB": 1 << 20}
 
 
@@ -99,12 +99,12 @@ def measure_decoding(bpe: BinaryBPE, data: bytes) -> dict[str, float]:
 
 def table(rows: list[dict[str, Any]]) -> list[list[object]]:
     lines: list[list[object]] = [
-        ["vocabulary", "what", "ours", *RIVALS, *(f"ours / {name}" for name in RIVALS)]
+        ["vocabulary", "what", "ours", *BASELINES, *(f"ours / {name}" for name in BASELINES)]
     ]
     for row in rows:
         speed = row["mib_per_cpu_s"]
-        ratios = [f"{speed['ours'] / speed[n]:.1f}" if n in speed else "" for n in RIVALS]
-        cells = [speed.get(name, "") for name in ("ours", *RIVALS)]
+        ratios = [f"{speed['ours'] / speed[n]:.1f}" if n in speed else "" for n in BASELINES]
+        cells = [speed.get(name, "") for name in ("ours", *BASELINES)]
         lines.append([row["vocabulary"], row["what"], *cells, *ratios])
     return lines
 

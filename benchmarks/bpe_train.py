@@ -6,7 +6,7 @@ resident set from the kernel. Ours is called twice in a fresh process: the first
 loads or compiles the core and is reported apart. sentencepiece takes no bytes, so each byte
 becomes one CJK character; it refreshes its candidates now and then only, so its merges differ.
 A case is MiB:vocabulary:piece, or MiB:vocabulary:piece:limit for ours alone inside a memory limit
-in MiB. `--series` adds ours alone from 16 to 400 MB. What is not measured anew stays stored.
+in MiB. `--series` adds ours alone from 16 to 400 MB. What is not measured again stays stored.
 
     python -m benchmarks.bpe_train --corpus /tmp/bpe/corpus/train --series
 """
@@ -156,7 +156,7 @@ def one(name: str, case: str, corpus: Path) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> list[list[object]]:
     lines: list[list[object]] = [
         ["MiB", "vocabulary", "piece", "trainer", "CPU s", "wall s", "peak MiB", "merges"]
-        + ["CPU ratio", "CPU ns a byte"]
+        + ["CPU ratio", "CPU ns per byte"]
     ]
     base = {row["case"]: row["cpu_s"] for row in rows if row["trainer"] == "ours"}
     for row in sorted(rows, key=lambda r: ([int(x) for x in r["case"].split(":")], r["cpu_s"])):

@@ -33,7 +33,7 @@ SKIPPED = 4096  # bytes of headers and tables before the held-out code that is d
 
 
 def hex_dump(data: bytes) -> bytes:
-    """32 bytes a line, as `xxd -p -c 32` writes them."""
+    """32 bytes per line, as `xxd -p -c 32` writes them."""
     return b"".join(data[i : i + 32].hex().encode() + b"\n" for i in range(0, len(data), 32))
 
 

@@ -5,7 +5,7 @@
 Every method predicts every byte of every text from the bytes before it. `rows` counts rows of the
 token model per byte when bytes arrive one at a time (as in generation), the texts of a kind side by
 side, and seconds are process time on one thread; for scoring of known texts see exact_speed.py.
-Bytes that the vocabulary cannot write count in no method. A run that was cut short goes on where
+Bytes that the vocabulary cannot write count in no method. A run that was cut short resumes where
 it was.
 """
 

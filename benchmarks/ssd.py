@@ -2,10 +2,10 @@
 
     python -m benchmarks.ssd
 
-Forward plus backward in float32, one thread. At b=2, L=1024, H=8, P=64, N=64 the rivals are
+Forward plus backward in float32, one thread. At b=2, L=1024, H=8, P=64, N=64 the baselines are
 transformers' current function (einsum) and the broadcast-and-sum form that its releases before 5.2x
-carried, written out here; all three must agree. Then SSD against causal attention of the same width
-H * P = 512 at growing lengths.
+carried, written out here; all three must be equal. Then SSD against causal attention of the same
+width H * P = 512 at growing lengths.
 """
 
 import statistics

