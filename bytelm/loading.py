@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from pydantic import ValidationError
 
-from bytelm.arch.base import ByteModel
+from bytelm.arch.base import ByteModel, EncoderModel, Seq2SeqModel
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM
+from bytelm.lm.seq2seq import Seq2SeqLM
 from bytelm.registry import LOADERS, architecture
 from bytelm.run import Description, Run
 from bytelm.vocab import ByteVocab, TokenVocab
@@ -67,12 +68,19 @@ class RunLoader:
         window: int | None = None,
         stride: int | None = None,
         device: Device = "cpu",
-    ) -> NativeLM:
+    ) -> NativeLM | Seq2SeqLM:
         description = Run(path).description()
         vocab = description.vocab
         assert isinstance(vocab, ByteVocab), "accepts told them apart"
-        return NativeLM(
-            load_model(path).to(device),
+        model = load_model(path).to(device)
+        if isinstance(model, EncoderModel):
+            raise CheckpointError(
+                f"the model of {path} is an encoder: it labels whole texts and predicts no next "
+                "byte. Use bytelm.load_classifier, or bytelm classify"
+            )
+        kind = Seq2SeqLM if isinstance(model, Seq2SeqModel) else NativeLM
+        return kind(
+            model,
             window=_window(description) if window is None else window,
             stride=stride,
             specials={name: vocab[name] for name in description.specials},
@@ -284,8 +292,11 @@ def load_run(
     window: int | None = None,
     stride: int | None = None,
     device: Device = "cpu",
-) -> NativeLM | SubwordLM:
-    """The trained model of a run directory, over bytes or tokens, ready to predict bytes."""
+) -> NativeLM | Seq2SeqLM | SubwordLM:
+    """The trained model of a run directory, over bytes or tokens, ready to predict bytes.
+
+    Raises `CheckpointError` if the directory is damaged, or if its model is an encoder.
+    """
     path = Path(path)
     loader = SubwordRunLoader if SubwordRunLoader.accepts(path) else RunLoader
     return loader.load(path, window=window, stride=stride, device=device)
