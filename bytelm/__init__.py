@@ -26,6 +26,7 @@ _PUBLIC = {
     "generate": "bytelm.lm.generate",
     "infill": "bytelm.lm.infill",
     "load": "bytelm.loading",
+    "load_classifier": "bytelm.loading",
     "train": "bytelm.training",
 }
 _SUBPACKAGES = ("hub",)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from pydantic import ValidationError
 
-from bytelm.arch.base import ByteModel, EncoderModel, Seq2SeqModel
+from bytelm.arch.base import ByteModel
 from bytelm.errors import BytelmError, CheckpointError
+from bytelm.lm.classifier import Classifier
 from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM
 from bytelm.lm.seq2seq import Seq2SeqLM
@@ -53,7 +54,7 @@ class Loader(Protocol):
 
 
 class RunLoader:
-    """What `bytelm train` leaves of a model over bytes."""
+    """What `bytelm train` leaves of a model over bytes, causal or sequence-to-sequence."""
 
     what = "a run over bytes"
 
@@ -72,15 +73,14 @@ class RunLoader:
         description = Run(path).description()
         vocab = description.vocab
         assert isinstance(vocab, ByteVocab), "accepts told them apart"
-        model = load_model(path).to(device)
-        if isinstance(model, EncoderModel):
-            raise CheckpointError(
-                f"the model of {path} is an encoder: it labels whole texts and predicts no next "
-                "byte. Use bytelm.load_classifier, or bytelm classify"
+        if description.family == "encoder":
+            raise BytelmError(
+                f"{path} is a classifier and predicts no bytes: use `bytelm classify`, or "
+                "bytelm.load_classifier"
             )
-        kind = Seq2SeqLM if isinstance(model, Seq2SeqModel) else NativeLM
+        kind = Seq2SeqLM if description.family == "seq2seq" else NativeLM
         return kind(
-            model,
+            load_model(path).to(device),
             window=_window(description) if window is None else window,
             stride=stride,
             specials={name: vocab[name] for name in description.specials},
@@ -293,13 +293,25 @@ def load_run(
     stride: int | None = None,
     device: Device = "cpu",
 ) -> NativeLM | Seq2SeqLM | SubwordLM:
-    """The trained model of a run directory, over bytes or tokens, ready to predict bytes.
-
-    Raises `CheckpointError` if the directory is damaged, or if its model is an encoder.
-    """
+    """The trained model of a run directory, over bytes or tokens, ready to predict bytes."""
     path = Path(path)
     loader = SubwordRunLoader if SubwordRunLoader.accepts(path) else RunLoader
     return loader.load(path, window=window, stride=stride, device=device)
+
+
+def load_classifier(path: str | Path, *, device: Device | None = None) -> Classifier:
+    """The trained encoder of a run directory, which gives labels to byte strings.
+
+    It reads as many bytes of each as a row had in training. Raises `CheckpointError` for a path
+    that is no run, and `BytelmError` for a run of another family.
+
+    >>> load_classifier("runs/missing")
+    Traceback (most recent call last):
+    bytelm.errors.CheckpointError: runs/missing is not a run directory: ...
+    """
+    description = Run(Path(path)).description()
+    model = load_model(path).to("cpu" if device is None else _device(device))
+    return Classifier(model, window=description.context_bytes)
 
 
 def load_model(path: str | Path) -> ByteModel:

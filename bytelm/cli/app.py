@@ -13,7 +13,7 @@ import typer
 from bytelm import __version__
 from bytelm.errors import BytelmError
 
-_GROUPS = ("train", "eval", "generate", "data", "tokenizer", "models")
+_GROUPS = ("train", "eval", "generate", "classify", "data", "tokenizer", "models")
 _USERS_DISK = (  # what only the user can put right
     *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM),
     *(errno.EROFS, errno.ENOSPC, errno.EDQUOT),

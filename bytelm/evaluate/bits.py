@@ -29,15 +29,12 @@ class Scores(Protocol):
     """What can be measured: every `ByteLM`, and the token scores of a subword model."""
 
     @property
-    def window(self) -> int | None:
-        """Bytes of context at most; None: no limit."""
+    def window(self) -> int | None: ...
 
     @property
-    def stride(self) -> int | None:
-        """Bytes by which an overlapping window moves; None: no window."""
+    def stride(self) -> int | None: ...
 
-    def score_batch_with_end(self, texts: Sequence[bytes]) -> list[Tensor]:
-        """(n + 1,) natural-log probabilities of each text of n bytes, the end last."""
+    def score_batch_with_end(self, texts: Sequence[bytes]) -> list[Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,6 @@ class BitsPerByte:
 
     @property
     def bits_per_byte(self) -> float:
-        """`bits` divided by the number of raw bytes; ends are not in it."""
         return self.bits / self.bytes
 
     def to_dict(self) -> dict[str, float | int | None]:
