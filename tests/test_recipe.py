@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -164,3 +165,10 @@ def test_loading_a_recipe_does_not_import_torch(tmp_path):
     code = f"import sys; from bytelm import Recipe; Recipe.load({str(tmp_path / 'a.toml')!r}); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_recipes_know_every_window_policy():
+    from bytelm import recipe_sections
+    from bytelm.data import windows
+
+    assert get_args(recipe_sections.Policy) == get_args(windows.Policy)

@@ -2,7 +2,7 @@
 
 The windows are always those of the final length, drawn in their usual order; early in training each
 is cut into shorter rows, side by side in the same batch. So a step holds the same bytes whatever
-the length, every byte is a target exactly once an epoch wherever the length changes, and nothing
+the length, every byte is a target exactly once per epoch wherever the length changes, and nothing
 is added to the state a run resumes from. Each shorter row begins with BOS, as a window does.
 """
 

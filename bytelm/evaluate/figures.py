@@ -33,15 +33,19 @@ class Judgement:
     objective: Objective
     sums: Sums
     bytes: int
+    truncated: int  # documents of which only the beginning was read
 
     def to_dict(self) -> dict[str, Any]:
         """Figures, the headline first, and details: JSON values."""
         figures, details = self.objective.figures(self.sums), self.objective.details(self.sums)
-        return {**figures, **details, "bytes": self.bytes}
+        return {**figures, **details, "bytes": self.bytes, "truncated": self.truncated}
 
     def text(self) -> str:
         """Figures and tables for a person."""
-        return self.objective.report(self.sums)
+        report = self.objective.report(self.sums)
+        if self.truncated:
+            report += f"\n\n{self.truncated:,} documents are judged by their first bytes alone"
+        return report
 
 
 def judge(run: str | Path, data: Sequence[str]) -> Judgement:
@@ -67,7 +71,9 @@ def judge(run: str | Path, data: Sequence[str]) -> Judgement:
         dtype="float32",
         ranks=Ranks(torch.device("cpu")),
     )
-    return Judgement(objective=heldout, sums=sums, bytes=corpus.total_bytes)
+    return Judgement(
+        objective=heldout, sums=sums, bytes=corpus.total_bytes, truncated=windows.truncated[0]
+    )
 
 
 def _files_of(path: str) -> str:

@@ -110,8 +110,9 @@ class Objective(ABC):
 
     @property
     def vocab(self) -> Vocab:
-        """The ids of the model."""
-        return ByteVocab()
+        """The ids of the model: bytes and the special symbols, with as many sentinels as
+        `specials` names."""
+        return ByteVocab(sentinels=sum(name.startswith("sentinel_") for name in self.specials))
 
     @property
     @abstractmethod

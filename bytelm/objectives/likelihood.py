@@ -100,4 +100,4 @@ class HeldoutBits(Objective):
 
     def figures(self, sums: Sums) -> dict[str, float]:
         """`bits_per_byte`: the targets' nats over ln 2 and over raw bytes."""
-        return {"bits_per_byte": float(sums["nats"]) / math.log(2) / float(sums["bytes"])}
+        return {"bits_per_byte": float(sums["nats"]) / math.log(2) / max(float(sums["bytes"]), 1)}

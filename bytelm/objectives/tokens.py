@@ -2,7 +2,7 @@
 
 Windows stay windows of bytes, in the same order as for a byte model: which bytes a step sees is
 still a pure function of (seed, epoch, index), a run resumes exactly, and each byte is inside one
-target an epoch. Every document of a window is encoded on its own, so a token never reaches across
+target per epoch. Every document of a window is encoded on its own, so a token never reaches across
 a window's edge, and ids depend on nothing but the window. Windows differ in tokens far more than
 in bytes (zeros take few, compressed data many), so the sequences of a batch share rows by best fit
 instead of being padded to the longest. `raw_bytes` counts the bytes the targets stand for: summed

@@ -1,4 +1,4 @@
-"""Checkpoints: one folder a checkpoint, complete or not there at all.
+"""Checkpoints: one folder per checkpoint, complete or not there at all.
 
     trainer/step-00000500/
         model.safetensors      weights, whole: every other command needs them
@@ -145,7 +145,7 @@ def _verify(file: Path, wanted: Mapping[str, Any]) -> None:
 def _damaged(file: Path, why: str) -> str:
     return (
         f"{file} is damaged: {why}. Delete the folder {file.parent} and resume again: training "
-        "goes on from the checkpoint before it (or from the start)"
+        "then resumes at the checkpoint before it (or at the start)"
     )
 
 

@@ -60,7 +60,7 @@ def train(
     """Train a recipe (name, path or `Recipe`); -> the run directory.
 
     run_dir    where to write; default: runs/NAME, or the first free runs/NAME-2, -3, ...
-    resume     go on from the last checkpoint in the run directory, if there is one
+    resume     start from the last checkpoint in the run directory, if there is one
     overrides  "section.key=value" changes to the recipe
     """
     recipe = as_recipe(recipe, overrides=overrides)
@@ -113,7 +113,7 @@ class Trainer:
             run.begin(recipe, description, files=files)
         ranks.wait()
         self.display = Display(silent=not ranks.first)
-        self._say_what_is_left_out()
+        self._report_truncation()
         self._restore()
         self.alarms = Alarms.from_dict(self.position.alarms)
         step = self.position.step
@@ -129,14 +129,15 @@ class Trainer:
         self.saved_step = step if step else -1  # even an untrained model is saved in the end
         self.clock = began - self.position.seconds  # when the run would have begun
 
-    def _say_what_is_left_out(self) -> None:
-        documents, size = self.data.windows.truncated
-        if documents:
-            self.display.message(
-                f"data.policy is 'truncate': {documents:,} of {len(self.data.windows.corpus):,} "
-                f"documents are longer than {self.data.windows.length:,} bytes, and {size:,} bytes "
-                "beyond are not read"
-            )
+    def _report_truncation(self) -> None:
+        """Say what the policy `truncate` leaves unread."""
+        for what, windows in (("training", self.data.windows), ("held-out", self.heldout)):
+            documents, size = (0, 0) if windows is None else windows.truncated
+            if windows is not None and documents:
+                self.display.message(
+                    f"{documents:,} of {len(windows.corpus):,} {what} documents are longer than "
+                    f"{windows.length:,} bytes: the {size:,} bytes beyond are not read"
+                )
 
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""

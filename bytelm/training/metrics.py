@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, in step order, appended as training goes.
+"""`metrics.jsonl`: one JSON object per line, in step order, appended as training goes.
 
 Three kinds of row: training (`loss`, `bits_per_byte`, ...), evaluation (`heldout_bits_per_byte`)
 and alarms (`alarm`). On resume the file is cut back to the checkpoint's step, so that in the end it

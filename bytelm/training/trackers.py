@@ -1,8 +1,8 @@
 """Trackers: copies of the metrics for TensorBoard, Weights & Biases and trackio.
 
 `metrics.jsonl` is the record; a tracker is a window on it, so one that fails is reported once and
-dropped, and training goes on. Only a missing package stops a run, before it begins. Rows go out as
-they are, numbers only. What a tracker prints goes to stderr, as everything but results does. W&B
+dropped, and training continues. Only a missing package stops a run, before it begins. Rows go out
+as they are, numbers only. What a tracker prints goes to stderr, as everything but results does. W&B
 works offline (in the run directory, for `wandb sync`) unless WANDB_MODE says otherwise, so a
 machine without a network or an account never waits for one.
 """
@@ -38,7 +38,7 @@ class TensorBoard:
         import tomli_w
         from torch.utils.tensorboard import SummaryWriter
 
-        # purge_step hides what a killed run wrote after the checkpoint it goes on from
+        # purge_step hides what a killed run wrote after the checkpoint it resumes at
         self._writer = SummaryWriter(str(Run(run).tensorboard), purge_step=step + 1)
         self._writer.add_text("recipe", f"```toml\n{tomli_w.dumps(settings)}\n```", step)
 
@@ -132,14 +132,14 @@ class Trackers:
         self._open[name] = TRACKERS[name](run, settings, step=step)
 
     def _guard(self, name: str, action: Callable[[], object]) -> None:
-        """Do it; on any failure of the tracker warn and go on without it."""
+        """Do it; on any failure of the tracker warn and continue without it."""
         try:
             with redirect_stdout(sys.stderr):
                 action()
         except Exception as error:
             self._open.pop(name, None)
             why = f"{type(error).__name__}: {error}"
-            self._warn(f"warning: the tracker {name} failed ({why}); going on without it")
+            self._warn(f"warning: the tracker {name} failed ({why}); training continues without it")
 
 
 def require_trackers(names: Sequence[str]) -> None:

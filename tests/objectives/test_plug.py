@@ -126,3 +126,11 @@ def test_sums_keep_their_names_and_shapes_over_ranks():
     assert total["nats"] == 1.5 and total["count"] == 4
     assert torch.equal(total["table"], sums["table"])
     assert Ranks(torch.device("cpu")).total_sums({}) == {}
+
+
+def test_a_vocabulary_has_the_sentinels_that_its_objective_names():
+    class Spans(Causal):
+        specials = ("bos", "eos", "sentinel_0", "sentinel_1")
+
+    assert Spans(Causal.Config(), Setup()).vocab["sentinel_1"] == 265
+    assert Causal(Causal.Config(), Setup()).vocab.size == 264
