@@ -3,7 +3,7 @@
     python -m benchmarks.exact_genlm [--bytes 160] [--out benchmarks/results/exact_genlm.json]
 
 needs `pip install genlm-bytes==0.2.0` besides bytelm[hf]. Two tasks: *steps* asks for the next-byte
-distribution before every byte of a text that arrives a byte at a time; *scoring* asks for the
+distribution before every byte of a text that arrives one byte at a time; *scoring* asks for the
 log-probability of a known text (genlm-bytes: feeding it and reading logZ, which skips the
 distributions; bytelm: `score`). Its batching timer is set to 0.1 ms, because its default of 20 ms
 would only add waiting. Seconds are process time, one thread, each task timed after one warm-up.
@@ -41,7 +41,7 @@ def timed(run: Callable[[], float], size: int) -> Timed:
 
 
 class Genlm:
-    """genlm-bytes behind the two tasks. A new backend a run: its cache would answer the second."""
+    """genlm-bytes behind the two tasks. A new backend per run: a cache would answer the second."""
 
     def __init__(self, model, tokenizer, beam: int, epsilon: float):
         from genlm.backend.llm import AsyncTransformer

@@ -4,7 +4,7 @@
 
 Every method predicts every byte of every text from the bytes before it. `rows` counts rows of the
 token model per byte when bytes arrive one at a time (as in generation), the texts of a kind side by
-side, and seconds are process time on one thread; for scoring of known texts see exact_speed.py.
+side, and seconds are process time on one thread; for scoring of known texts see exact_genlm.py.
 Bytes that the vocabulary cannot write count in no method. A run that was cut short resumes where
 it was.
 """
@@ -69,7 +69,7 @@ def baselines(lm: ByteConverter, pieces: list[bytes]) -> dict[str, dict[str, flo
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The results as Markdown, one block a kind of text."""
+    """The results as Markdown, one block per kind of text."""
     lines = []
     for kind, rows in results.items():
         lines += [f"**{kind}**", "", "| method | bits/byte | rows/byte | bytes/s |"]

@@ -24,14 +24,14 @@ from bytelm.lm.tally import check_pieces
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _WindowedText:
     """All bytes read, and log P of those that were not context."""
 
     text: bytes
     logprob: float
 
-    def after(self, piece: bytes, gain: float) -> _Row:
-        return _Row(self.text + piece, self.logprob + (gain if piece else 0.0))
+    def after(self, piece: bytes, gain: float) -> _WindowedText:
+        return _WindowedText(self.text + piece, self.logprob + (gain if piece else 0.0))
 
 
 class WindowedState(BatchState):
@@ -39,7 +39,7 @@ class WindowedState(BatchState):
 
     _lm: WindowedConverter
 
-    def __init__(self, lm: WindowedConverter, rows: Sequence[_Row], inner: ConvertedState):
+    def __init__(self, lm: WindowedConverter, rows: Sequence[_WindowedText], inner: ConvertedState):
         self._lm, self._rows, self._inner = lm, tuple(rows), inner
 
     @property
@@ -96,7 +96,14 @@ class WindowedState(BatchState):
 
 class WindowedConverter(ByteLM):
     """A `ByteConverter` read with at most `window` bytes of context, dropped `stride` at a time
-    (default window // 2). Contexts are bytes only."""
+    (default window // 2). Contexts are bytes only. `BytelmError` unless 1 <= stride <= window.
+
+    >>> from bytelm.exact import TabularLM, convert
+    >>> last = TabularLM(lambda h: [0.9, 0.1] if h[-1:] == (0,) else [0.5, 0.5], [b"a", b"b"])
+    >>> windowed = WindowedConverter(convert(last), window=2, stride=1)
+    >>> [round(p, 4) for p in windowed.score(b"aaab").exp().tolist()]
+    [0.5, 0.9, 0.9, 0.1]
+    """
 
     def __init__(self, converter: ByteConverter, *, window: int, stride: int | None = None):
         if window < 1:
@@ -115,7 +122,7 @@ class WindowedConverter(ByteLM):
 
     def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> WindowedState:
         leads = [plain_bytes(given) or b"" for given in contexts]
-        rows = [_Row(lead, 0.0) for lead in leads]
+        rows = [_WindowedText(lead, 0.0) for lead in leads]
         return WindowedState(self, rows, self.read(leads)).feed(prompts)
 
     def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:

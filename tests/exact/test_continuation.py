@@ -1,4 +1,4 @@
-"""Sampling one cover and going on in tokens has the law of sampling byte by byte."""
+"""Sampling one cover and continuing in tokens has the law of sampling byte by byte."""
 
 import math
 from collections import Counter

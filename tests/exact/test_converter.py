@@ -196,7 +196,7 @@ def test_equal_logits_count_the_tokens():
 
 @pytest.mark.parametrize("size", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_long_texts_keep_their_digits(size):
-    """Total log-probability against the direct sum, for a model with one encoding a text."""
+    """Total log-probability against the direct sum, for a model with one encoding per text."""
     rng = np.random.default_rng(1)
     rows = rng.dirichlet(np.ones(4), size=3)
     rows[:, 3] *= 1e-6

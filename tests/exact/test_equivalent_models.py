@@ -21,11 +21,10 @@ from bytelm.exact.tokenizers.encoders import (
     Encoder,
     GreedyEncoder,
     PlainBPE,
-    PretokenizedBPE,
 )
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
+from bytelm.exact.tokenizers.pretokenized import PretokenizedBPE, expression_spans
 from bytelm.exact.tokenizers.tables import merge_encoder
-from bytelm.exact.tokenizers.tokenizer_files import expression_spans
 
 
 def chain(order: int, length: int) -> dict[bytes, float]:
@@ -202,7 +201,7 @@ def test_sentencepiece_traps_dummy_blank_duplicate_bytes_and_fallback():
     model = token_model(law, vocab, lambda text: encoder.encode(b" " + text))
     prefixes = {text[:n] for text in law for n in range(len(text))}
     for mode in ("all", "canonical"):
-        lm = ByteConverter(model, encoder, mode=mode, beam=99, epsilon=0, prefix=b" ")
+        lm = ByteConverter(model, encoder, mode=mode, beam=99, epsilon=0, dummy_prefix=b" ")
         check_source(lm, law, prefixes)
 
 

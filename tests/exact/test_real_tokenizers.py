@@ -17,13 +17,10 @@ from bytelm.exact.token_tree import TokenTree
 from bytelm.exact.tokenizers.encoders import Encoder
 from bytelm.exact.tokenizers.gguf_tokenizer import EXPRESSIONS, read_gguf_tokenizer, read_metadata
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
+from bytelm.exact.tokenizers.pretokenized import expression_spans
+from bytelm.exact.tokenizers.sentencepiece_model import read_sentencepiece
 from bytelm.exact.tokenizers.tables import TokenizerTables, byte_level, merge_encoder
-from bytelm.exact.tokenizers.tokenizer_files import (
-    expression_spans,
-    read_rwkv,
-    read_sentencepiece,
-    read_tiktoken,
-)
+from bytelm.exact.tokenizers.tokenizer_files import read_rwkv, read_tiktoken
 
 pytestmark = pytest.mark.slow
 
@@ -130,7 +127,7 @@ def test_covers_at_every_cut_are_complete_correct_and_few(tables):
 
 
 PROSE = (
-    b"A trunk is a token string inside the text. Most cuts have one; blank lines have two.\n\n"
+    b"A cover is a token string over the text. Most cuts have one; blank lines have two.\n\n"
     b'It was in 1969 that they didn\'t land: "not yet", she said (twice), and left.\n'
 ) * 5
 

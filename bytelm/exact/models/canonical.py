@@ -34,6 +34,9 @@ class _Masked:
 class CanonicalLM:
     """`lm` restricted to what `encoder` writes. A `TreeTokenLM`.
 
+    Local canonicalisation (Vieira et al., ICML 2025): masked at each token, not conditioned on the
+    whole string being canonical, which cannot be computed exactly.
+
     renormalise=False keeps the masked probabilities as they are; the converter on top of it then
     computes the canonical restriction with invalid last tokens removed as well (Phan et al.).
     """

@@ -29,7 +29,10 @@ class Fork:
 
 
 class ForkedLM(ABC):
-    """A `TokenLM` over states. `rows_evaluated` counts token rows through the model."""
+    """A `TokenLM` over states that can be copied. A subclass supplies `first` and `step`.
+
+    `rows_evaluated` counts token rows through the model.
+    """
 
     def __init__(
         self, vocab_bytes: Sequence[bytes | None], *, eos_ids: set[int], start_ids: Sequence[int]
@@ -45,8 +48,8 @@ class ForkedLM(ABC):
 
     @abstractmethod
     def step(self, state: Any, rows: Tensor, ids: Tensor) -> tuple[Any, Tensor]:
-        """A new state: the given rows (repeats allowed) of `state`, which stays as it is, each
-        after one more token; and (R, V) log-probabilities."""
+        """A new state: the given rows (R,) of `state` (repeats allowed), which stays as it is, each
+        after one more token of ids (R,); and (R, V) log-probabilities."""
 
     def open(self) -> None:
         return None
@@ -59,12 +62,12 @@ class ForkedLM(ABC):
 
     @torch.inference_mode()
     def extend(self, cache: None, rows: list[tuple[Fork, int]]) -> tuple[list[Fork], Tensor]:
-        families: dict[int, list[int]] = {}  # rows whose parents lie in the same state
+        together: dict[int, list[int]] = {}  # rows whose parents lie in the same state
         for i, (parent, _) in enumerate(rows):
-            families.setdefault(id(parent.state), []).append(i)
+            together.setdefault(id(parent.state), []).append(i)
         nodes: list[Node] = [None] * len(rows)
         found: list[Tensor] = [torch.empty(0)] * len(rows)
-        for members in families.values():
+        for members in together.values():
             state = rows[members[0]][0].state
             parents = torch.tensor([rows[i][0].row for i in members])
             state, logprobs = self.step(state, parents, torch.tensor([rows[i][1] for i in members]))

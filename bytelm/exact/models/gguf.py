@@ -13,7 +13,7 @@ from bytelm.exact.models.huggingface import import_transformers
 
 
 def load_weights(path: Path) -> Any:
-    """The transformers model of a GGUF file, float32."""
+    """The transformers model of a GGUF file, float32; `CheckpointError` if it cannot be loaded."""
     transformers = import_transformers("loading a GGUF file")
     progress = logging.getLogger("transformers")
     level = progress.level

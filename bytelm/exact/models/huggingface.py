@@ -25,7 +25,10 @@ from bytelm.exact.tokenizers.tables import TokenizerTables
 
 
 class HuggingFaceLM(TreeLM):
-    """A transformers causal LM with attention as a `TreeTokenLM`."""
+    """A transformers causal LM with attention as a `TreeTokenLM`.
+
+    `BytelmError` if its attention does not come through the interface of transformers.
+    """
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ def token_lm(
     """The transformers causal LM as a `TokenLM`: with a tree of keys and values, or by its state.
 
     vocab_bytes may be shorter than the model's output: the ids beyond are padding, never bytes.
+    Raises `CheckpointError` if it is longer, and `BytelmError` for a model that cannot be read.
     """
     padded = padded_vocabulary(model, vocab_bytes, start_ids)
     name = recurrent_state(model.eval())
@@ -100,8 +104,10 @@ def token_lm(
 def padded_vocabulary(
     model: Any, vocab_bytes: Sequence[bytes | None], start_ids: Sequence[int]
 ) -> list[bytes | None]:
-    """One entry an output of the model; an error if these files do not belong together, or if
-    nothing stands before a text."""
+    """(V) one entry per output of the model, None for those beyond `vocab_bytes`.
+
+    `CheckpointError` if there are more tokens than outputs, `BytelmError` if `start_ids` is empty.
+    """
     size = model.get_output_embeddings().weight.shape[0]
     if len(vocab_bytes) > size:
         raise CheckpointError(
@@ -140,8 +146,8 @@ def _eos_ids(model: Any, tables: TokenizerTables) -> set[int]:
     """The tokenizer's end symbols and the model's own, as far as they are special tokens."""
     named = model.config.eos_token_id
     listed = [named] if isinstance(named, int) else (named or [])
-    silent = {i for i, data in enumerate(tables.vocab_bytes) if data is None}
-    return (tables.eos_ids | set(listed)) & silent
+    special = {i for i, data in enumerate(tables.vocab_bytes) if data is None}
+    return (tables.eos_ids | set(listed)) & special
 
 
 def read_directory(path: str | Path, device: str | torch.device) -> tuple[Any, Any]:

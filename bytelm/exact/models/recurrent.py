@@ -39,7 +39,10 @@ def recurrent_state(model: Any) -> str | None:
 
 
 class RecurrentLM(ForkedLM):
-    """A transformers causal LM with a recurrent state, kept by the model under `name`."""
+    """A transformers causal LM with a recurrent state, kept by the model under `name`.
+
+    `BytelmError` if it does not continue from that state as it reads a whole text.
+    """
 
     def __init__(
         self,
@@ -100,7 +103,10 @@ class RecurrentLM(ForkedLM):
 
 
 def select_rows(state: Any, rows: Tensor) -> Any:
-    """A copy of the given rows (repeats allowed) that shares nothing a model writes to."""
+    """A copy of the given rows (R,) (repeats allowed) that shares nothing a model writes to.
+
+    `BytelmError` for a kind of state that cannot be copied row by row.
+    """
     from transformers.cache_utils import Cache
 
     if isinstance(state, Tensor):

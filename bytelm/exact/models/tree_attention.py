@@ -5,7 +5,7 @@ Rows of a call are tokens of many token prefixes of many texts. They go through 
 sequence of a batch of one, with explicit positions (the depth in the tree), and its attention is
 replaced for the call by `tree_attention`: it appends the new keys and values of each layer to the
 text's own buffer and attends with a mask of ancestors. So a node costs one slot, forks share all
-they have in common, and nothing is ever copied for a byte (buffers double when full, and slots of
+they have in common, and nothing is ever copied per byte (buffers double when full, and slots of
 released nodes are used again).
 
 Anything the attention of a model does besides scaled dot products (soft caps, sinks) is refused,
@@ -32,7 +32,7 @@ from bytelm.errors import BytelmError
 
 NAME = "bytelm_tree"
 _FIRST_CAPACITY = 256
-_REFUSED = {"softcap": "soft-capped scores", "s_aux": "attention sinks"}
+_UNSUPPORTED = {"softcap": "soft-capped scores", "s_aux": "attention sinks"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,18 +55,19 @@ class TreeCache:
         self._free: list[int] = []
 
     def take(self, count: int) -> list[int]:
-        """Slots for new nodes, low ones first."""
+        """Slots for `count` new nodes, low ones first."""
         slots = [heapq.heappop(self._free) for _ in range(min(count, len(self._free)))]
         fresh = range(self.used, self.used + count - len(slots))
         self.used += len(fresh)
         return [*slots, *fresh]
 
     def give_back(self, nodes: Sequence[TreeNode]) -> None:
+        """The slots of these nodes may be used again."""
         for node in nodes:
             heapq.heappush(self._free, node.slot)
 
     def append(self, layer: int, key_HLK: Tensor, value_HLK: Tensor, slots: Tensor) -> None:
-        """Write the new rows' keys and values of a layer into their slots."""
+        """Write the new rows' keys and values of a layer into their slots (L,)."""
         if layer not in self.layers or self.layers[layer][0].shape[1] < self.used:
             self._grow(layer, key_HLK, value_HLK)
         keys, values = self.layers[layer]
@@ -87,9 +88,10 @@ class TreeCache:
 
 @dataclass
 class Group:
-    """The rows of one cache in a call: places [start, stop) of the sequence.
+    """The rows of one cache in a call: positions [start, stop) of the sequence.
 
-    ancestors (R, used) bool; distance (R, used): depth of the row minus that of the slot's node.
+    slots       (R,) int64, where the new rows' keys and values go
+    ancestors   (R, used) bool, the slots that a row may look at
     """
 
     cache: TreeCache
@@ -102,6 +104,7 @@ class Group:
 
     @classmethod
     def of(cls, cache: TreeCache, nodes: list[TreeNode], start: int, device: torch.device) -> Group:
+        """The group of new `nodes`, the first of them at position `start` of the sequence."""
         ancestors = np.zeros((len(nodes), cache.used), bool)
         for i, node in enumerate(nodes):
             ancestors[i, node.path] = True
@@ -153,8 +156,11 @@ def tree_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls for each layer: -> ((1, R, heads, value width), None)."""
-    for name, meaning in _REFUSED.items():
+    """What transformers calls for each layer: -> ((1, R, heads, value width), None).
+
+    `BytelmError` for attention that does more than scaled dot products.
+    """
+    for name, meaning in _UNSUPPORTED.items():
         if options.get(name) is not None:
             raise BytelmError(
                 f"{type(module).__name__} uses {meaning}, which tree attention does not have"

@@ -22,7 +22,7 @@ ROWS_PER_FORWARD = 512
 
 
 class TreeLM(ABC):
-    """A `TreeTokenLM` over a tree of keys and values.
+    """A `TreeTokenLM` over a tree of keys and values. A subclass supplies `forward`.
 
     limit            the longest path in tokens, start tokens included; None = no limit
     rows_evaluated   counts token rows through the model
@@ -46,8 +46,8 @@ class TreeLM(ABC):
 
     @abstractmethod
     def forward(self, ids: list[int], groups: list[Group]) -> Tensor:
-        """(R, V) log-probabilities after each new row; row r's token is ids[r], its position the
-        number of its node's ancestors."""
+        """(R, V) log-probabilities after each of R new rows; row r's token is ids[r], its position
+        the number of its node's ancestors."""
 
     def open(self) -> TreeCache:
         return TreeCache()

@@ -2,7 +2,7 @@
 
 For pure byte-pair merges a sequence is canonical exactly if each two neighbours are, so the
 encoding of a prefix is the encoding of a shorter prefix and one token, and a piece is encoded by
-remembering one last token a position (corollaries I to III of the readme of GitHub's `bpe` crate;
+remembering one last token per position (corollaries I to III of the readme of GitHub's `bpe` crate;
 Hayase et al. 2025). Growing a piece by a byte then costs a few cached pair tests instead of a new
 run of the merges. Ranks come from a merge list (Hugging Face, GGUF) or from the ids themselves
 (tiktoken: two neighbours merge if their concatenation is a token).
@@ -35,7 +35,7 @@ class BytePairs:
         self._recent: tuple[bytes, list[int]] = (b"", [0])
 
     def merge(self, piece: bytes) -> list[bytes]:
-        """The merges run from scratch, in the order of their ranks, leftmost first."""
+        """The tokens of `piece`: the merges run from scratch in order of rank, leftmost first."""
         parts = [piece[i : i + 1] for i in range(len(piece))]
         while len(parts) > 1:
             ranks = [self.rank(a, b) for a, b in zip(parts, parts[1:], strict=False)]

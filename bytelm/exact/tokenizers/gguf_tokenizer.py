@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bytelm.errors import CheckpointError, MissingExtraError, unknown_name
+from bytelm.exact.tokenizers.pretokenized import expression_spans
 from bytelm.exact.tokenizers.tables import (
     TokenizerTables,
     byte_level,
@@ -18,7 +19,6 @@ from bytelm.exact.tokenizers.tables import (
     merge_encoder,
     piece_bytes,
 )
-from bytelm.exact.tokenizers.tokenizer_files import expression_spans
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

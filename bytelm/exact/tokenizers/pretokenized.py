@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from tokenizers import Regex, pre_tokenizers
+
 from bytelm.errors import BytelmError
 from bytelm.exact.tokenizers.bpe import BytePairs
 from bytelm.exact.tokenizers.encoders import Encoder, Prefixes, Spans, Tokens
@@ -114,3 +116,16 @@ class PretokenizedBPE(Encoder):
         for match in self._cut.finditer(text):
             found = match.start()
         return sum(lengths[:found])
+
+
+def expression_spans(*expressions: str) -> Spans:
+    """A pre-tokenizer that cuts by regular expressions, one after the other; a piece is a match or
+    what lies between two matches.
+
+    >>> expression_spans(r" ?\\w+|\\s+")("two words")
+    [(0, 3), (3, 9)]
+    """
+    cut = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(expression), "isolated") for expression in expressions]
+    )
+    return lambda text: [span for _, span in cut.pre_tokenize_str(text)]

@@ -1,6 +1,6 @@
 """Tokenizers as tables: the bytes of every token, and the encoder of a growing text.
 
-One builder a family; `tokenizer_json.py` and `tokenizer_files.py` read the formats and end here.
+One builder per family; the readers of file formats beside this file end here.
 Special tokens (BOS, markers, padding) never have bytes: text that happens to spell `<|endoftext|>`
 is text. Normalisers (NFC, NFKC, lower case) are never applied: a text is scored as it stands, and
 where a tokenizer would have rewritten it, its canonical encodings are those of the text as it is.
@@ -50,7 +50,7 @@ class TokenizerTables:
     dummy_prefix: bytes = b""
 
     def require_encoder(self) -> Encoder:
-        """The encoder, or an error that says why the canonical modes cannot be had."""
+        """The encoder; `BytelmError` that says why, if the canonical modes cannot be had."""
         if self.encoder is None:
             raise BytelmError(
                 f'the canonical modes cannot read this tokenizer: {self.reason}; use mode="all"'
@@ -69,7 +69,7 @@ class TokenizerTables:
 
 @lru_cache
 def byte_alphabet() -> dict[str, int]:
-    """The printable characters that GPT-2 style vocabularies write bytes with -> the bytes."""
+    """The 256 printable characters that GPT-2 style vocabularies write bytes with -> the bytes."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
@@ -110,7 +110,11 @@ def merge_encoder(
     *,
     ignore_merges: bool = False,
 ) -> Encoder:
-    """Byte-level BPE with a merge list, the first merge of highest priority."""
+    """Byte-level BPE with a merge list, the first merge of highest priority.
+
+    spans: the pre-tokenizer; None if it never cuts.
+    ignore_merges: a piece that is a token is that token, whatever the merges say.
+    """
     ranks = {pair: rank for rank, pair in reversed(list(enumerate(merges)))}
     ids = _first_ids(vocab_bytes)
     pairs = BytePairs(ids, lambda a, b: ranks.get((a, b)))

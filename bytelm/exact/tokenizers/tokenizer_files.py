@@ -1,131 +1,27 @@
-"""Tokenizer files other than tokenizer.json, as tables: SentencePiece, tiktoken ranks, RWKV.
-
-A SentencePiece model is a small protocol-buffer message. It is read and rewritten here by hand
-(fields by number, forty lines) for two reasons: the pieces' types are needed, and the processor
-must encode without normalisation and without the dummy blank, which is a matter of replacing one
-field of the message.
-"""
+"""Vocabulary files of tiktoken (ranks) and RWKV as tables."""
 
 from __future__ import annotations
 
 import ast
 import base64
 import gzip
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-
-import sentencepiece
 
 from bytelm.errors import DataError
 from bytelm.exact.tokenizers.encoders import GreedyEncoder, Spans
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
-from bytelm.exact.tokenizers.tables import (
-    TokenizerTables,
-    character_encoder,
-    piece_bytes,
-    rank_encoder,
-)
-
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-# NormalizerSpec: name = "identity", add_dummy_prefix = 0, remove_extra_whitespaces = 0
-_IDENTITY = b"\x0a\x08identity\x18\x00\x20\x00\x28\x01"
-
-
-@dataclass(frozen=True)
-class _Field:
-    number: int
-    value: int | bytes
-    raw: bytes
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        shift += 7
-        if byte < 0x80:
-            return value, at
-
-
-def _fields(data: bytes) -> Iterator[_Field]:
-    """The fields of a protocol-buffer message."""
-    at = 0
-    while at < len(data):
-        start = at
-        key, at = _varint(data, at)
-        value: int | bytes
-        if key & 7 == 0:
-            value, at = _varint(data, at)
-        else:
-            size, at = {1: (8, at), 5: (4, at), 2: (0, at)}[key & 7]
-            if key & 7 == 2:
-                size, at = _varint(data, at)
-            value, at = data[at : at + size], at + size
-        yield _Field(key >> 3, value, data[start:at])
-
-
-def read_sentencepiece(path: str | Path) -> TokenizerTables:
-    """Tables of a SentencePiece model file (BPE or Unigram)."""
-    data = Path(path).read_bytes()
-    try:
-        fields = list(_fields(data))
-        pieces, types = _pieces(fields)
-        (trainer,) = (
-            {f.number: f.value for f in _fields(_bytes(f))} for f in fields if f.number == 2
-        )
-        normaliser = [
-            {f.number: f.value for f in _fields(_bytes(f))} for f in fields if f.number == 3
-        ]
-    except (IndexError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is not a SentencePiece model") from error
-    if trainer.get(24):
-        raise DataError(f"{path} writes blanks as suffixes, which is not supported")
-    silent = (_UNKNOWN, _CONTROL, _UNUSED)
-    tables = TokenizerTables(
-        [None if t in silent else piece_bytes(p) for p, t in zip(pieces, types, strict=True)]
-    )
-    tables.specials = {p: i for i, (p, t) in enumerate(zip(pieces, types, strict=True)) if t == 3}
-    tables.dummy_prefix = b" " if not normaliser or normaliser[0].get(3, 1) else b""
-    plain = b"".join(f.raw for f in fields if f.number != 3)
-    plain += b"\x1a" + bytes([len(_IDENTITY)]) + _IDENTITY
-    processor = sentencepiece.SentencePieceProcessor(model_proto=plain)
-    unknown = processor.unk_id()
-    tables.encoder = character_encoder(processor.encode, pieces, unknown if unknown >= 0 else None)
-    bos, eos = processor.bos_id(), processor.eos_id()
-    tables.set_ends(bos=bos if bos >= 0 else None, eos=eos if eos >= 0 else None)
-    return tables
-
-
-def _message(field: _Field) -> dict[int, int | bytes]:
-    return {inner.number: inner.value for inner in _fields(_bytes(field))}
-
-
-def _bytes(field: _Field) -> bytes:
-    if not isinstance(field.value, bytes):
-        raise ValueError("a message was expected")
-    return field.value
-
-
-def _pieces(fields: list[_Field]) -> tuple[list[str], list[int]]:
-    pieces, types = [], []
-    for field in fields:
-        if field.number == 1:
-            inner = _message(field)
-            pieces.append(bytes(inner[1]).decode())  # type: ignore[arg-type]
-            types.append(int(inner.get(3, _NORMAL)))  # type: ignore[arg-type]
-    if not pieces:
-        raise ValueError("no pieces")
-    return pieces, types
+from bytelm.exact.tokenizers.tables import TokenizerTables, rank_encoder
 
 
 def read_tiktoken(
     path: str | Path, spans: Spans | None, *, specials: Mapping[str, int] | None = None
 ) -> TokenizerTables:
-    """Tables of a rank file (`base64 rank` a line, possibly gzipped). `spans`: its pre-tokenizer,
-    which the file does not hold (`expression_spans` makes one of a regular expression)."""
+    """Tables of a rank file (one `base64 rank` per line, possibly gzipped).
+
+    spans: its pre-tokenizer, which the file does not hold (`expression_spans` makes one of a
+    regular expression). specials: names -> ids. `DataError` if the file is of another kind.
+    """
     raw = Path(path).read_bytes()
     lines = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).splitlines()
     try:
@@ -142,8 +38,11 @@ def read_tiktoken(
 
 
 def read_rwkv(path: str | Path) -> TokenizerTables:
-    """Tables of an RWKV World vocabulary: `id literal length` a line, greedy longest match. Id 0,
-    which is not listed, ends a text and stands before the first."""
+    """Tables of an RWKV World vocabulary: one `id literal length` per line, greedy longest match.
+
+    Id 0, which is not listed, ends a text and stands before the first. `DataError` if a length is
+    not that of its literal.
+    """
     entries: dict[int, bytes] = {}
     for line in Path(path).read_text().splitlines():
         number, rest = line.split(" ", 1)
@@ -157,18 +56,3 @@ def read_rwkv(path: str | Path) -> TokenizerTables:
     tables = TokenizerTables(vocab, GreedyEncoder(PrefixTrie(vocab)))
     tables.specials, tables.eos_ids, tables.start_ids = {"<|endoftext|>": 0}, {0}, [0]
     return tables
-
-
-def expression_spans(*expressions: str) -> Spans:
-    """A pre-tokenizer that cuts by regular expressions, one after the other; a piece is a match or
-    what lies between two matches.
-
-    >>> expression_spans(r" ?\\\\w+|\\\\s+")("two words")
-    [(0, 3), (3, 9)]
-    """
-    from tokenizers import Regex, pre_tokenizers
-
-    cut = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(expression), "isolated") for expression in expressions]
-    )
-    return lambda text: [span for _, span in cut.pre_tokenize_str(text)]

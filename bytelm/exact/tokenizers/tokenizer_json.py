@@ -29,7 +29,8 @@ Json = dict[str, Any]
 
 
 def read_hf_tokenizer(tokenizer: Any) -> TokenizerTables:
-    """Tables of a transformers tokenizer; only the fast ones hold their whole definition."""
+    """Tables of a transformers tokenizer. `BytelmError` for a slow one, which does not hold its
+    whole definition, and as `read_definition`."""
     if not tokenizer.is_fast:
         raise BytelmError(
             f"{type(tokenizer).__name__} is a slow tokenizer: load it with use_fast=True, or make "
@@ -55,7 +56,7 @@ def read_tokenizer_json(path: str | Path) -> TokenizerTables:
 
 
 def read_definition(definition: Json) -> TokenizerTables:
-    """Tables of a parsed tokenizer.json."""
+    """Tables of a parsed tokenizer.json; `BytelmError` if it does not keep every byte of a text."""
     model = definition["model"]
     kinds = {part["type"] for part in _parts(definition.get("pre_tokenizer"))}
     kinds |= {part["type"] for part in _parts(definition.get("decoder"))}
