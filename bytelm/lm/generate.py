@@ -6,10 +6,11 @@ Both functions run a `Generation`, which says how; `GenerateOptions` says what c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Literal, Unpack, overload
 
 from bytelm.errors import BytelmError
+from bytelm.lm.beam import beam_search
 from bytelm.lm.constraint import Constraint
 from bytelm.lm.generation import Generation
 from bytelm.lm.options import GenerateKeywords, GenerateOptions
@@ -55,6 +56,8 @@ def generate(
     prompt: bytes = ...,
     *,
     context: ContextLike = ...,
+    beams: int = ...,
+    length_penalty: float = ...,
     stream: Literal[False] = ...,
     **options: Unpack[GenerateKeywords],
 ) -> bytes: ...
@@ -82,6 +85,8 @@ def generate(
     regex: str | bytes | None = None,
     constraint: Constraint | None = None,
     context: ContextLike = None,
+    beams: int = 0,
+    length_penalty: float = 0.0,
     stream: bool = False,
 ) -> bytes | Iterator[bytes]:
     """The bytes that follow `prompt`; with stream=True an iterator over pieces of them, in whole
@@ -89,6 +94,8 @@ def generate(
 
     The options are those of `GenerateOptions`; `generate_batch` also says how each text ended.
     context: as in `ByteLM.start`; a sequence-to-sequence model reads it with its encoder.
+    beams: above 0, the best text that a beam search of that width finds (`lm.beam`), which takes
+    `max_bytes` and `length_penalty` only; `BytelmError` for any other option beside it.
 
     >>> from bytelm.lm.ngram import NgramLM
     >>> lm = NgramLM.train([b"to be or not to be"], order=4)
@@ -107,9 +114,33 @@ def generate(
         regex=regex,
         constraint=constraint,
     )
+    if beams or length_penalty:
+        _check_beam_options(options, beams=beams, stream=stream)
+        return beam_search(
+            lm,
+            prompt,
+            beams=beams,
+            max_bytes=max_bytes,
+            length_penalty=length_penalty,
+            context=context,
+        )[0].data
     run = Generation(lm, rows=1)
     pieces = _pieces(run, run.add(prompt, options, context=context))
     return pieces if stream else b"".join(pieces)
+
+
+def _check_beam_options(options: GenerateOptions, *, beams: int, stream: bool) -> None:
+    """`BytelmError` for options that would have no effect on a beam search, or without one."""
+    if not beams:
+        raise BytelmError("length_penalty ranks the texts of a beam search: give beams, too")
+    plain = GenerateOptions(max_bytes=options.max_bytes)
+    names = [f.name for f in fields(options)]
+    idle = [name for name in names if getattr(options, name) != getattr(plain, name)]
+    if idle := [*idle, *(["stream"] if stream else [])]:
+        raise BytelmError(
+            f"beams search for the most probable text, whole: {', '.join(idle)} cannot be combined "
+            "with them"
+        )
 
 
 def _pieces(run: Generation, key: int) -> Iterator[bytes]:

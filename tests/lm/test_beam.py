@@ -107,3 +107,20 @@ def test_no_room_gives_the_empty_text():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(BytelmError, match="must be at least"):
         beam_search(ngram(), **wrong)
+
+
+def test_generate_gives_the_best_text_of_the_beam():
+    lm = encdec()
+    options = {"max_bytes": 6, "length_penalty": 0.5, "context": b"a source"}
+    expected = beam_search(lm, b"se", beams=4, **options)[0].data
+    assert generate(lm, b"se", beams=4, **options) == expected
+
+
+@pytest.mark.parametrize(
+    "idle", [{"temperature": 0.0}, {"stop": [b"x"]}, {"seed": 3}, {"stream": True}, {"utf8": True}]
+)
+def test_options_without_effect_on_a_beam_are_refused(idle):
+    with pytest.raises(BytelmError, match=next(iter(idle))):
+        generate(ngram(), beams=2, **idle)
+    with pytest.raises(BytelmError, match="give beams"):
+        generate(ngram(), length_penalty=1.0)
