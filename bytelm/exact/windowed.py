@@ -1,9 +1,9 @@
 """`WindowedConverter`: a converted model that reads long texts with a context of bounded length.
 
-The twin of what `NativeLM` does for byte models, with the same rule (`Reach`): byte t is predicted
-from the bytes x[s:t] alone, where s is a function of t that jumps by `stride` when the window is
-full. So feeding byte by byte and scoring at once define the same distribution, and byte and subword
-models trained with the same context are compared on the same context.
+The twin of what `NativeLM` does for byte models, with the same rule (`SlidingContext`): byte t is
+predicted from the bytes x[s:t] alone, where s is a function of t that jumps by `stride` when the
+window is full. So feeding byte by byte and scoring at once define the same distribution, and byte
+and subword models trained with the same context are compared on the same context.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from bytelm.errors import BytelmError
 from bytelm.exact.converter import ByteConverter
 from bytelm.exact.state import ConvertedState
 from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
-from bytelm.lm.reach import Reach
-from bytelm.lm.tally import check_pieces
+from bytelm.lm.running_logprob import check_pieces
+from bytelm.lm.sliding_context import SlidingContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class WindowedState(BatchState):
         check_pieces(data, self.rows)
         state, rest = self, list(data)
         while any(rest):
-            room = [self._lm.reach.room(len(row.text)) for row in state._rows]
+            room = [self._lm.sliding.room(len(row.text)) for row in state._rows]
             state = state._step([piece[:n] for piece, n in zip(rest, room, strict=True)])
             rest = [piece[n:] for piece, n in zip(rest, room, strict=True)]
         return state
@@ -74,7 +74,7 @@ class WindowedState(BatchState):
         rows = [
             row.after(piece, gain) for row, piece, gain in zip(self._rows, data, gains, strict=True)
         ]
-        start = self._lm.reach.start
+        start = self._lm.sliding.start
         slid = [
             b
             for b, (old, new) in enumerate(zip(self._rows, rows, strict=True))
@@ -113,11 +113,11 @@ class WindowedConverter(ByteLM):
             raise BytelmError(f"stride must be between 1 and the window {window}, not {stride}")
         self.converter = converter
         self.window, self.stride = window, stride
-        self.reach = Reach(window, stride)
+        self.sliding = SlidingContext(window, stride)
 
     def read(self, texts: Sequence[bytes]) -> ConvertedState:
         """The converted state at the end of each text, from its last window."""
-        windows = [text[self.reach.start(len(text)) :] for text in texts]
+        windows = [text[self.sliding.start(len(text)) :] for text in texts]
         return self.converter._start([b""] * len(texts), [(window,) for window in windows])
 
     def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> WindowedState:
@@ -132,7 +132,7 @@ class WindowedConverter(ByteLM):
     def _scores(self, data: bytes, lead: bytes) -> Tensor:
         """`_score` of one text, each window in few forward passes."""
         text, scores = lead + data, []
-        for s, lo, hi in self.reach.segments(len(lead), len(text)):
+        for s, lo, hi in self.sliding.segments(len(lead), len(text)):
             part = text[lo : hi + 1]
             found = self.converter.score_with_end(part, context=text[s:lo])
             scores.append(found if hi == len(text) else found[:-1])

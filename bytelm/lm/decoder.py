@@ -23,8 +23,8 @@ from bytelm.arch.base import Decoder
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.lm.protocol import BatchState, ByteLM, Context
-from bytelm.lm.reach import Reach
-from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
+from bytelm.lm.running_logprob import RunningLogProb, Unscored, check_pieces, first_byte_logprobs
+from bytelm.lm.sliding_context import SlidingContext
 from bytelm.vocab import END, OUTCOMES, ByteVocab
 
 M = TypeVar("M", bound=Decoder)
@@ -39,14 +39,14 @@ class Row:
 
     context: Context
     head: tuple[int, ...]
-    reach: Reach
+    sliding: SlidingContext
     text: bytes
     lead: int
-    tally: Tally = Tally()
+    running: RunningLogProb = RunningLogProb()
 
     @property
     def start(self) -> int:
-        return self.reach.start(len(self.text))
+        return self.sliding.start(len(self.text))
 
     def window_ids(self) -> list[int]:
         """The ids of the whole present context."""
@@ -56,11 +56,11 @@ class Row:
         """The row after `piece`; `logprob` is that of its first byte."""
         text = self.text + piece
         if len(piece) == 1:
-            tally = self.tally.add(logprob)
+            running = self.running.add(logprob)
         else:
             start = len(self.text) - self.lead
-            tally = self.tally.defer(Unscored(lm, self.context, text[self.lead :], start))
-        return replace(self, text=text, tally=tally)
+            running = self.running.defer(Unscored(lm, self.context, text[self.lead :], start))
+        return replace(self, text=text, running=running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class DecoderLM(ByteLM, Generic[M]):
             raise BytelmError(f"stride must be between 1 and the window {window}, not {stride}")
         self.model: M = model.eval()
         self.window, self.stride = window, stride
-        self._reach = Reach(window, stride)
+        self._sliding = SlidingContext(window, stride)
         self._specials = dict(model.vocab.specials if specials is None else specials)
 
     @abstractmethod
@@ -135,8 +135,8 @@ class DecoderLM(ByteLM, Generic[M]):
         for prompt, given in zip(prompts, contexts, strict=True):
             row = self._open(given)
             if prompt:
-                tally = Tally().defer(Unscored(self, given, prompt, 0))
-                row = replace(row, text=row.text + prompt, tally=tally)
+                running = RunningLogProb().defer(Unscored(self, given, prompt, 0))
+                row = replace(row, text=row.text + prompt, running=running)
             rows.append(row)
         logprobs_BO, state = self._read([row.window_ids() for row in rows], self._fresh(rows))
         return DecoderState(self, tuple(rows), state, logprobs_BO)
@@ -150,7 +150,7 @@ class DecoderLM(ByteLM, Generic[M]):
         windows = [
             _Window(row, s, lo, hi, out[lo - row.lead : hi - row.lead + 1])
             for row, out in zip(rows, scores, strict=True)
-            for s, lo, hi in row.reach.segments(row.lead, len(row.text))
+            for s, lo, hi in row.sliding.segments(row.lead, len(row.text))
         ]
         windows.sort(key=lambda window: window.width)
         while windows:
@@ -213,7 +213,7 @@ class DecoderState(BatchState):
 
     @property
     def logprob(self) -> Tensor:
-        return torch.tensor([row.tally.total for row in self._rows], dtype=torch.float64)
+        return torch.tensor([row.running.total for row in self._rows], dtype=torch.float64)
 
     def logprobs(self) -> Tensor:
         return self._logprobs
@@ -233,7 +233,10 @@ class DecoderState(BatchState):
         if len(moving) == self.rows:
             logprobs_BO, state = self._lm._read(data, state)
         elif moving:
-            read = self._lm._read([data[b] for b in moving], state.view(torch.tensor(moving)))
+            read = self._lm._read(
+                [data[b] for b in moving],
+                state.view(torch.tensor(moving, device=logprobs_BO.device)),
+            )
             logprobs_BO, state = _put(logprobs_BO, state, moving, *read)
         if slid:  # their context begins elsewhere now: read it again
             again = [rows[b] for b in slid]

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
+from bytelm.lm.running_logprob import RunningLogProb, Unscored, check_pieces, first_byte_logprobs
 from bytelm.lm.switching import RATE, fixed_share
-from bytelm.lm.tally import Tally, Unscored, check_pieces, first_byte_logprobs
 
 How = Literal["mixture", "product", "bayes", "switch", "proxy"]
 _FLOOR = -100.0  # nats; where proxy's anti-expert gives (almost) nothing, the ratio stays finite
@@ -37,8 +37,8 @@ _FLOOR = -100.0  # nats; where proxy's anti-expert gives (almost) nothing, the r
 class Ensemble(ByteLM):
     """`how`: see the module. `weights`: mixture, bayes and switch: positive, normalised here,
     default equal (the prior, for the latter two); product: powers, default 1/n; proxy: [a], default
-    [1], for the members [base, expert, anti-expert]. `rate`: switch: the probability of a change at
-    a byte, default 1/512.
+    [1], for the members [base, expert, anti-expert]. `rate`: switch: the probability of a change
+    per byte, default 1/512.
 
     >>> from bytelm.lm.ngram import NgramLM
     >>> lms = [NgramLM.train([b"aaaa"], order=1), NgramLM.train([b"bbbb"], order=1)]
@@ -70,6 +70,7 @@ class Ensemble(ByteLM):
         self.rate = RATE if rate is None else rate
         self._weights = torch.tensor(_weights(how, len(lms), weights), dtype=torch.float64)
         limits = {(lm.window, lm.stride) for lm in lms}
+        self.context_is_text = all(lm.context_is_text for lm in lms)
         self.window, self.stride = limits.pop() if len(limits) == 1 else (None, None)
 
     @property
@@ -80,9 +81,9 @@ class Ensemble(ByteLM):
 
     def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> EnsembleState:
         """Bytes of a context are read as text, so that they too move the weights of `bayes` and
-        `switch`; a context with special symbols is nothing a member gave a probability to: it moves
-        none."""
-        texts = [plain_bytes(given) for given in contexts]
+        `switch`; special symbols, and what any member reads as a source, are nothing a member gave a
+        probability to: they move none."""
+        texts = [self._lead(given) for given in contexts]
         leads = [text or b"" for text in texts]
         pinned = [
             given if text is None else () for text, given in zip(texts, contexts, strict=True)
@@ -102,7 +103,7 @@ class Ensemble(ByteLM):
 
     def _mixed(self, data: bytes, context: Context) -> Tensor:
         """`_score` of one text for the rules that weight the members."""
-        lead = plain_bytes(context) or b""
+        lead = self._lead(context) or b""
         if lead:
             context = ()
         scores_KN = self._member_scores(lead + data, context)
@@ -115,6 +116,10 @@ class Ensemble(ByteLM):
             joint_N = (log_w[:, None] + scores_KN.cumsum(1)).logsumexp(0)
             steps_N = torch.diff(joint_N, prepend=joint_N.new_zeros(1))
         return steps_N[len(lead) :]
+
+    def _lead(self, context: Context) -> bytes | None:
+        """The bytes with which the text begins; None if the context is something else."""
+        return plain_bytes(context) if self.context_is_text else None
 
     def _member_scores(self, data: bytes, context: Context) -> Tensor:
         """(K, len(data) + 1) float64 on the CPU: each member's `score_with_end`."""
@@ -170,7 +175,7 @@ def _weights(how: How, count: int, given: Sequence[float] | None) -> list[float]
 class _Row:
     context: Context  # special symbols; plain bytes of a context are part of `data`
     data: bytes = b""
-    tally: Tally = Tally()  # log P where it is a sum over bytes: every rule but bayes
+    running: RunningLogProb = RunningLogProb()  # where log P is a sum over bytes: all but bayes
     base: float = 0.0  # bayes: log P of the context's bytes, which logprob leaves out
     log_w: tuple[float, ...] = ()  # switch: log weights of the members for the next byte
 
@@ -194,13 +199,13 @@ class EnsembleState(BatchState):
             joint = torch.stack([state.logprob.double().cpu() for state in self.members], 1)
             base = torch.tensor([row.base for row in self._rows], dtype=torch.float64)
             return (joint + self._lm._weights.log()).logsumexp(1) - base
-        return torch.tensor([row.tally.total for row in self._rows], dtype=torch.float64)
+        return torch.tensor([row.running.total for row in self._rows], dtype=torch.float64)
 
     def from_here(self) -> EnsembleState:
         """The same state with log P counted from here."""
         base = self.logprob.tolist() if self._lm.how == "bayes" else [0.0] * self.rows
         rows = [
-            replace(row, tally=Tally(), base=lead)
+            replace(row, running=RunningLogProb(), base=lead)
             for row, lead in zip(self._rows, base, strict=True)
         ]
         return EnsembleState(self._lm, self.members, tuple(rows))
@@ -234,12 +239,12 @@ class EnsembleState(BatchState):
         gained = first_byte_logprobs(self.logprobs(), data) if single else [0.0] * self.rows
         rows = []
         for row, piece, gain in zip(self._rows, data, gained, strict=True):
-            text, tally = row.data + piece, row.tally
+            text, running = row.data + piece, row.running
             if len(piece) == 1:
-                tally = tally.add(gain)
+                running = running.add(gain)
             elif piece and self._lm.how != "bayes":
-                tally = tally.defer(Unscored(self._lm, row.context, text, len(row.data)))
-            rows.append(replace(row, data=text, tally=tally))
+                running = running.defer(Unscored(self._lm, row.context, text, len(row.data)))
+            rows.append(replace(row, data=text, running=running))
         return tuple(rows)
 
     def _switched(self, data: Sequence[bytes]) -> tuple[_Row, ...]:
@@ -256,8 +261,8 @@ class EnsembleState(BatchState):
                 steps_KN = lm._member_scores(text, row.context)[:, len(row.data) : -1]
             before = torch.tensor(row.log_w, dtype=torch.float64)
             gained, log_w = fixed_share(before, steps_KN, lm._weights.log(), lm.rate)
-            tally = row.tally.add(float(gained.sum()))
-            rows.append(replace(row, data=text, tally=tally, log_w=tuple(log_w.tolist())))
+            running = row.running.add(float(gained.sum()))
+            rows.append(replace(row, data=text, running=running, log_w=tuple(log_w.tolist())))
         return tuple(rows)
 
     def select(self, rows: Sequence[int] | Tensor) -> EnsembleState:

@@ -18,7 +18,7 @@ from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.lm.decoder import DecoderLM, Row
 from bytelm.lm.protocol import Context, plain_bytes
-from bytelm.lm.reach import Reach
+from bytelm.lm.sliding_context import SlidingContext
 from bytelm.nn.state import State
 
 
@@ -42,7 +42,7 @@ class NativeLM(DecoderLM[CausalModel[Any]]):
 
     @torch.no_grad()
     def chunk_boundaries(self, data: bytes) -> list[Tensor]:
-        """Where a hierarchical model cuts `data`: one bool tensor (n,) a stage, outermost first,
+        """Where a hierarchical model cuts `data`: one bool tensor (n,) per stage, outermost first,
         true at the bytes that begin a chunk, each judged in the window in which it is read.
 
         `BytelmError` if the model does not cut.
@@ -53,7 +53,7 @@ class NativeLM(DecoderLM[CausalModel[Any]]):
             )
         row = replace(self._open(), text=data)
         pieces: list[list[Tensor]] = []
-        for s, lo, hi in self._reach.segments(1, len(data)):
+        for s, lo, hi in self._sliding.segments(1, len(data)):
             ids_BL, _ = self._pad([[*row.head, *data[s:hi]]])
             first = len(row.head) + lo - 1 - s
             stages = self.model.chunk_boundaries(ids_BL)
@@ -64,16 +64,16 @@ class NativeLM(DecoderLM[CausalModel[Any]]):
         bos = self.model.vocab.bos
         lead = plain_bytes(context)
         if lead is not None:
-            return Row(context, (bos,), self._reach, lead, len(lead))
+            return Row(context, (bos,), self._sliding, lead, len(lead))
         pinned = [i for p in context for i in (p if isinstance(p, bytes) else [self._specials[p]])]
-        room = self._reach.window - len(pinned)
+        room = self._sliding.window - len(pinned)
         if room < 1:
             raise BytelmError(
                 f"the context has {len(pinned)} symbols and the model reads {self.window} bytes: "
                 "shorten the context (for infilling, the prefix or the suffix)"
             )
-        reach = Reach(room, min(self._reach.stride, max(1, room // 2)))
-        return Row(context, (bos, *pinned), reach, b"", 0)
+        sliding = SlidingContext(room, min(self._sliding.stride, max(1, room // 2)))
+        return Row(context, (bos, *pinned), sliding, b"", 0)
 
     @torch.no_grad()
     def _fresh(self, rows: Sequence[Row]) -> State:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
-from bytelm.lm.tally import check_pieces
+from bytelm.lm.running_logprob import check_pieces
 from bytelm.vocab import END, OUTCOMES
 
 _BITS = 9  # a symbol is one of 257

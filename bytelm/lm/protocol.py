@@ -113,6 +113,9 @@ class ByteLM(ABC):
 
     window: int | None = None
     stride: int | None = None
+    # Whether a context of bytes is the beginning of the text; else it is a source of its own, which
+    # an encoder reads.
+    context_is_text: bool = True
 
     @property
     def specials(self) -> Mapping[str, int]:
@@ -177,8 +180,13 @@ class ByteLM(ABC):
         return -float(self.score(data, context=context).sum()) / math.log(2) / len(data)
 
     def conditional_score(self, context: bytes, continuation: bytes) -> float:
-        """log P(context + continuation) - log P(context), in nats: additive over any cut."""
-        return float(self.score(continuation, context=context).sum())
+        """log P(context + continuation) - log P(context), in nats: additive over any cut.
+
+        Both are parts of one text; for a model that reads a source, of one without a source.
+        """
+        if self.context_is_text:
+            return float(self.score(continuation, context=context).sum())
+        return float(self.score(context + continuation)[len(context) :].sum())
 
     def checked(
         self, name: str, texts: Sequence[bytes], context: Sequence[ContextLike] | None

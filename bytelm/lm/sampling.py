@@ -40,7 +40,7 @@ class Sampling:
                 raise BytelmError(f"{name} must be {allowed}, not {getattr(self, name)}")
 
     def choose(self, logprobs_BO: Tensor, uniform_B: np.ndarray) -> list[int]:
-        """One outcome a row. logprobs (B, 257), -inf = impossible; uniform (B,) in [0, 1)."""
+        """One outcome per row. logprobs (B, 257), -inf = impossible; uniform (B,) in [0, 1)."""
         if self.temperature == 0:
             return logprobs_BO.argmax(-1).tolist()
         kept = self.filter(logprobs_BO)

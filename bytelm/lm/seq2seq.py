@@ -27,6 +27,8 @@ class Seq2SeqLM(DecoderLM[Seq2SeqModel[Any]]):
     Arguments as `DecoderLM`'s; `window` and `stride` are about the decoder's text.
     """
 
+    context_is_text = False
+
     def __init__(
         self,
         model: ByteModel,
@@ -42,12 +44,8 @@ class Seq2SeqLM(DecoderLM[Seq2SeqModel[Any]]):
             )
         super().__init__(model, window=window, stride=stride, specials=specials)
 
-    def conditional_score(self, context: bytes, continuation: bytes) -> float:
-        """As for any model, about one text: `context` is its beginning and not its source."""
-        return float(self.score(context + continuation)[len(context) :].sum())
-
     def _open(self, context: Context) -> Row:
-        return Row(context, (self.model.vocab.bos,), self._reach, b"", 0)
+        return Row(context, (self.model.vocab.bos,), self._sliding, b"", 0)
 
     @torch.no_grad()
     def _fresh(self, rows: Sequence[Row]) -> State:

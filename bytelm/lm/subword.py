@@ -25,7 +25,7 @@ from bytelm.exact.converter import ByteConverter, Mode
 from bytelm.exact.models.trained import text_bias, token_vocab_of, trained_lm
 from bytelm.exact.tokenizers.tables import merge_encoder
 from bytelm.exact.windowed import WindowedConverter
-from bytelm.lm.reach import Reach
+from bytelm.lm.sliding_context import SlidingContext
 from bytelm.tokenizer import BinaryBPE
 
 _BATCH_LOGITS = 1 << 26  # numbers in the logits of one scoring forward: bounds memory, not results
@@ -63,12 +63,12 @@ class SubwordLM(WindowedConverter):
     @property
     def tokens(self) -> TokenScores:
         """The model's code length of the tokens the tokenizer writes."""
-        return TokenScores(self.model, self.bpe, self.reach)
+        return TokenScores(self.model, self.bpe, self.sliding)
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """log P of a text's canonical tokens, in windows as `Reach` says, for `evaluate_bits`.
+    """log P of a text's canonical tokens, in windows as `SlidingContext` says, for `evaluate_bits`.
 
     A whole text is encoded once; a token that starts at byte t is predicted from the tokens that
     start in its context x[s:t]. In a single window this is at most log P of the exact byte model,
@@ -77,15 +77,15 @@ class TokenScores:
 
     model: CausalModel[Any]
     bpe: BinaryBPE
-    reach: Reach
+    sliding: SlidingContext
 
     @property
     def window(self) -> int:
-        return self.reach.window
+        return self.sliding.window
 
     @property
     def stride(self) -> int:
-        return self.reach.stride
+        return self.sliding.stride
 
     def score_batch_with_end(self, texts: Sequence[bytes]) -> list[Tensor]:
         """(n + 1,) float64 nats per text: each token's at its first byte, 0 elsewhere; then the
@@ -110,7 +110,7 @@ class TokenScores:
         ids, offsets = self.bpe.encode_with_offsets(text)
         ids, starts = np.append(ids, vocab.eos), offsets  # the end starts where the text stops
         found = []
-        for s, lo, hi in self.reach.segments(0, len(text)):
+        for s, lo, hi in self.sliding.segments(0, len(text)):
             context, first, last = np.searchsorted(starts, [s, lo, hi + 1])
             if first < last:
                 row = [vocab.bos, *ids[context:last].tolist()]

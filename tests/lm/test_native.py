@@ -9,7 +9,7 @@ from bytelm.arch.transformer import Transformer, TransformerConfig
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.lm.native import NativeLM
-from bytelm.lm.reach import Reach
+from bytelm.lm.sliding_context import SlidingContext
 from bytelm.vocab import ByteVocab
 from tests.lm.contract import hnet, strong, transformer
 
@@ -66,10 +66,10 @@ def test_a_pinned_context_must_leave_room_for_text():
 @settings(max_examples=100)
 def test_segments_cover_every_position_once_from_its_own_start(window, stride, first):
     stride = min(stride, window)
-    reach = Reach(window, stride)
+    sliding = SlidingContext(window, stride)
     covered = []
-    for s, lo, hi in reach.segments(first, 40):
-        assert all(reach.start(t) == s and t - s <= window for t in range(lo, hi + 1))
+    for s, lo, hi in sliding.segments(first, 40):
+        assert all(sliding.start(t) == s and t - s <= window for t in range(lo, hi + 1))
         covered += range(lo, hi + 1)
     assert covered == list(range(first, 41))
 
@@ -130,7 +130,7 @@ def test_chunk_boundaries_are_those_of_each_bytes_own_window():
     stages = lm.chunk_boundaries(data)
     assert [len(stage) for stage in stages] == [40, 40]
     for i in (0, 11, 12, 13, 39):
-        s = Reach(12, 5).start(i + 1)
+        s = SlidingContext(12, 5).start(i + 1)
         ids = torch.tensor([[VOCAB.bos, *data[s : i + 1]]])
         alone = [bool(stage[0, -1]) for stage in lm.model.chunk_boundaries(ids)]
         assert alone == [bool(stage[i]) for stage in stages]

@@ -15,7 +15,7 @@ from bytelm.evaluate.bits import evaluate_bits
 from bytelm.exact.token_lm import PendingParent, extend_trees
 from bytelm.lm.ensemble import Ensemble
 from bytelm.lm.native import NativeLM
-from bytelm.lm.reach import Reach
+from bytelm.lm.sliding_context import SlidingContext
 from bytelm.lm.subword import SubwordLM, TokenScores
 from bytelm.loading import load
 from bytelm.tokenizer import BinaryBPE
@@ -132,15 +132,15 @@ def test_token_scores_are_full_forwards_over_the_tokens_of_each_context(window, 
     text = b"she sells sea shells by\x00\xff the shore"
     ids, starts = BPE.encode_with_offsets(text)
     targets = [*ids.tolist(), lm.model.vocab.eos]
-    reach = Reach(window, stride)
+    sliding = SlidingContext(window, stride)
     wanted = torch.zeros(len(text) + 1, dtype=torch.float64)
     for target, start in zip(targets, starts.tolist(), strict=True):
-        s = reach.start(start)
+        s = sliding.start(start)
         context = [
             t for t, at in zip(ids.tolist(), starts.tolist()[:-1], strict=True) if s <= at < start
         ]
         wanted[start] = after(lm, context)[target]
-    scores = TokenScores(lm.model, BPE, reach)
+    scores = TokenScores(lm.model, BPE, sliding)
     found, empty = scores.score_batch_with_end([text, b""])
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
     assert empty.shape == (1,) and float(empty[0]) == pytest.approx(float(after(lm, [])[1]))
@@ -154,7 +154,7 @@ def test_a_long_text_is_read_as_if_only_the_window_had_been_there():
     text = b"she sells sea shells by the sea"
     scores = lm.score_with_end(text)
     for t in range(len(text)):
-        s = lm.reach.start(t)
+        s = lm.sliding.start(t)
         alone = whole.start(text[s:t]).logprobs()[text[t]]
         assert float(scores[t]) == pytest.approx(float(alone), abs=1e-8)
 

@@ -1,4 +1,4 @@
-"""`Reach`: how a text longer than a model's context is read, whatever the model."""
+"""`SlidingContext`: how a text longer than a model's context is read, whatever the model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class SlidingContext:
     """How far a context goes back: at most `window` bytes, dropped `stride` at a time.
 
-    >>> reach = Reach(window=4, stride=2)
-    >>> [reach.start(t) for t in range(8)]
+    >>> sliding = SlidingContext(window=4, stride=2)
+    >>> [sliding.start(t) for t in range(8)]
     [0, 0, 0, 0, 0, 2, 2, 4]
     """
 

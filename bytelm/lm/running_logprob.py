@@ -34,22 +34,22 @@ class Unscored:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """log P of one row: a known part in nats and blocks that are still to be scored. A value.
+class RunningLogProb:
+    """log P of one row, immutable: a known part in nats and blocks still to be scored.
 
-    >>> Tally().add(-1.5).add(-0.5).total
+    >>> RunningLogProb().add(-1.5).add(-0.5).total
     -2.0
     """
 
     known: float = 0.0
     unscored: tuple[Unscored, ...] = ()
 
-    def add(self, logprob: float) -> Tally:
-        """The tally after one more byte of known log P."""
+    def add(self, logprob: float) -> RunningLogProb:
+        """With one more byte of known log P."""
         return replace(self, known=self.known + logprob)
 
-    def defer(self, block: Unscored) -> Tally:
-        """The tally after a block whose score nobody has asked for yet."""
+    def defer(self, block: Unscored) -> RunningLogProb:
+        """With a block whose score nobody has asked for yet."""
         return replace(self, unscored=(*self.unscored, block))
 
     @property
@@ -59,7 +59,7 @@ class Tally:
 
 
 def check_pieces(data: Sequence[bytes], rows: int) -> None:
-    """`feed` takes one piece of bytes a row."""
+    """`feed` takes one piece of bytes per row."""
     assert len(data) == rows, f"feed got {len(data)} pieces for {rows} rows"
 
 
