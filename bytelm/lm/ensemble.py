@@ -81,7 +81,7 @@ class Ensemble(ByteLM):
 
     def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> EnsembleState:
         """Bytes of a context are read as text, so that they too move the weights of `bayes` and
-        `switch`; special symbols, and what any member reads as a source, are nothing a member gave a
+        `switch`; special symbols, and what a member reads as a source, are nothing a member gave a
         probability to: they move none."""
         texts = [self._lead(given) for given in contexts]
         leads = [text or b"" for text in texts]

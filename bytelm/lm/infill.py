@@ -95,6 +95,7 @@ def infill(
     min_p: float = 0.0,
     seed: int = 0,
     utf8: bool = False,
+    context: ContextLike = None,
     order: Order = "psm",
     candidates: int = 64,
     suffix_bytes: int = 256,
@@ -102,6 +103,7 @@ def infill(
     """The bytes between `prefix` and `suffix`.
 
     temperature, top_k, top_p, min_p, seed, utf8   as in `generate`
+    context      what stands before the prefix, or the source that an encoder reads
     order        psm or spm, for models trained to infill
     candidates   for other models: how many middles are compared by their exact joint probability;
                  `temperature` then applies to the choice among them (0 = the most probable)
@@ -118,13 +120,15 @@ def infill(
     template = find_template(lm)
     if template is None and suffix:
         sampling = Sampling(temperature=temperature or 1.0, top_k=top_k, top_p=top_p, min_p=min_p)
-        middles = _propose(lm, prefix, suffix, max_bytes, sampling, seed, utf8)[:candidates]
-        scores = score_middles(lm, prefix, suffix[:suffix_bytes], middles)
+        middles = _propose(
+            lm, prefix, suffix, max_bytes, sampling=sampling, seed=seed, utf8=utf8, context=context
+        )[:candidates]
+        scores = score_middles(lm, prefix, suffix[:suffix_bytes], middles, context=context)
         return _choose(middles, scores, temperature, seed)
-    context: ContextLike = None
     prompt = prefix
     if template is not None:
-        context, prompt = template.fill(order, prefix=prefix, suffix=suffix)
+        filled, prompt = template.fill(order, prefix=prefix, suffix=suffix)
+        context = [*_parts(context), *filled]
     return generate(
         lm,
         prompt,
@@ -140,12 +144,29 @@ def infill(
 
 
 def score_middles(
-    lm: ByteLM, prefix: bytes, suffix: bytes, middles: Sequence[bytes]
+    lm: ByteLM,
+    prefix: bytes,
+    suffix: bytes,
+    middles: Sequence[bytes],
+    *,
+    context: ContextLike = None,
 ) -> list[float]:
-    """log P(middle + suffix | prefix) of each middle in nats: the exact joint, up to a constant."""
-    texts = [middle + suffix for middle in middles]
-    scores = lm.score_batch_with_end(texts, context=[prefix] * len(texts))
-    return [float(score[:-1].sum()) for score in scores]
+    """log P(middle + suffix | prefix) of each middle in nats: the exact joint, up to a constant.
+
+    context: what stands before the prefix, or the source that an encoder reads.
+    """
+    texts, skipped = [middle + suffix for middle in middles], 0
+    if lm.context_is_text:  # a context that all share is read once by models that can
+        context = [*_parts(context), prefix]
+    else:
+        texts, skipped = [prefix + text for text in texts], len(prefix)
+    scores = lm.score_batch_with_end(texts, context=[context] * len(texts))
+    return [float(score[skipped:-1].sum()) for score in scores]
+
+
+def _parts(context: ContextLike) -> Sequence[bytes | str]:
+    """A context as a sequence."""
+    return [context] if isinstance(context, bytes) else context or ()
 
 
 def _propose(
@@ -153,13 +174,15 @@ def _propose(
     prefix: bytes,
     suffix: bytes,
     max_bytes: int,
+    *,
     sampling: Sampling,
     seed: int,
     utf8: bool,
+    context: ContextLike,
 ) -> list[bytes]:
     """Different middles, most promising first: all beginnings of sampled continuations of the
     prefix, ordered by log P(middle and the suffix's first byte). Row 0 is the greedy one."""
-    state = lm.start_batch([prefix]).select([0] * SAMPLES)
+    state = lm.start_batch([prefix], context=[context]).select([0] * SAMPLES)
     random = np.random.Generator(np.random.Philox(seed))
     texts, gained = [b""] * SAMPLES, torch.zeros(SAMPLES, dtype=torch.float64)
     found: dict[bytes, float] = {}

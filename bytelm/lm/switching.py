@@ -1,9 +1,9 @@
 """Fixed share: a mixture of models in which the right one may change at any byte.
 
 The hidden Markov model over members with prior w: between two bytes the member stays with
-probability 1 - rate and is drawn again from w otherwise (Herbster & Warmuth 1998, "Tracking the best
-expert", fixed share). The forward recursion costs O(K) per byte, and the loss is bounded: against the
-best sequence of members with S switches in n bytes, at most
+probability 1 - rate and is drawn again from w otherwise (Herbster & Warmuth 1998, "Tracking the
+best expert", fixed share). The forward recursion costs O(K) per byte, and the loss is bounded:
+against the best sequence of members with S switches in n bytes, at most
 (S + 1) log(1 / min w) + S log(1 / rate) + (n - S) log(1 / (1 - rate)) nats.
 """
 
