@@ -70,6 +70,10 @@ def _report(run: Path) -> None:
     judgement = judge(run, recipe.data.heldout)
     Run(run).write_evaluation(judgement.to_dict())
     print(f"held-out data\n{judgement.text()}\n")
+    if judgement.source is not None:
+        from bytelm.loading import load_run
+
+        _report_sample(load_run(run), b"", source=judgement.source, temperature=0.0)
 
 
 def _report_bytes(run: Path, recipe: "Recipe") -> None:
@@ -87,7 +91,7 @@ def _report_bytes(run: Path, recipe: "Recipe") -> None:
     else:
         _report_figures(lm, run, documents, name=str(run))
     text = max(documents, key=len)
-    _report_sample(lm, text[:PROMPT_BYTES], seed=recipe.seed)
+    _report_sample(lm, text[:PROMPT_BYTES], temperature=0.8, seed=recipe.seed)
     _report_chunks(lm, text[:PICTURE_BYTES])
 
 
@@ -103,11 +107,26 @@ def _report_figures(lm: "Scores", run: Path, documents: list[bytes], *, name: st
     print(f"held-out data\n{table(result, name=name, compressors=figures)}\n")
 
 
-def _report_sample(lm: "ByteLM", prompt: bytes, *, seed: int) -> None:
+def _report_sample(
+    lm: "ByteLM",
+    prompt: bytes,
+    *,
+    temperature: float,
+    seed: int = 0,
+    source: bytes | None = None,
+) -> None:
     from bytelm.lm.generate import generate
 
-    sample = generate(lm, prompt, max_bytes=SAMPLE_BYTES, temperature=0.8, seed=seed)
-    print(f"a sample, after {_readable(prompt)!r}\n{_readable(sample)}\n")
+    sample = generate(
+        lm,
+        prompt,
+        context=source,
+        max_bytes=SAMPLE_BYTES,
+        temperature=temperature,
+        seed=seed,
+    )
+    after = f"after {_readable(prompt)!r}" if source is None else f"for {_readable(source)!r}"
+    print(f"a sample, {after}\n{_readable(sample)}\n")
 
 
 def _report_chunks(lm: "ByteLM", text: bytes) -> None:

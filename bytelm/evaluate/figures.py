@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from bytelm.data import Windows
 from bytelm.data.corpus.format import is_corpus
 from bytelm.loading import load_model
 from bytelm.objectives import Objective, Setup
@@ -28,17 +30,23 @@ _ROW_BYTES = 1 << 16  # about how much is read at a time: bounds memory, changes
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What an objective says about a model on some data."""
+    """What an objective says about a model on some data.
+
+    raw_bytes  of all documents
+    truncated  documents of which only the beginning was read
+    source     what the encoder of a sequence-to-sequence model read first; None: there is none
+    """
 
     objective: Objective
     sums: Sums
-    bytes: int
-    truncated: int  # documents of which only the beginning was read
+    raw_bytes: int
+    truncated: int
+    source: bytes | None
 
     def to_dict(self) -> dict[str, Any]:
         """Figures, the headline first, and details: JSON values."""
         figures, details = self.objective.figures(self.sums), self.objective.details(self.sums)
-        return {**figures, **details, "bytes": self.bytes, "truncated": self.truncated}
+        return {**figures, **details, "bytes": self.raw_bytes, "truncated": self.truncated}
 
     def text(self) -> str:
         """Figures and tables for a person."""
@@ -72,8 +80,20 @@ def judge(run: str | Path, data: Sequence[str]) -> Judgement:
         ranks=Ranks(torch.device("cpu")),
     )
     return Judgement(
-        objective=heldout, sums=sums, bytes=corpus.total_bytes, truncated=windows.truncated[0]
+        objective=heldout,
+        sums=sums,
+        raw_bytes=corpus.total_bytes,
+        truncated=windows.truncated[0],
+        source=_first_source(heldout, windows),
     )
+
+
+def _first_source(objective: Objective, windows: Windows) -> bytes | None:
+    batch = objective.batch(windows, np.zeros(1, dtype=np.int64))
+    if batch.source is None:
+        return None
+    row, length = batch.source.ids[0], batch.source.lengths
+    return bytes(row[: int(length[0]) if length is not None else len(row)].tolist())
 
 
 def _files_of(path: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from bytelm.data import open_source
 from tests.data.containers import zip_of
 
-MODULE = '''
+MODULE = """
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Halves(ArchiveSource):
         data = budget.read(stream)
         yield "left", data[: len(data) // 2]
         yield "right", data[len(data) // 2 :]
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -73,6 +73,16 @@ def test_micro_batches_change_no_figure_and_the_run_reports_its_figures(tmp_path
     assert found["bits_per_byte"] == pytest.approx(whole[-1]["heldout_bits_per_byte"], rel=1e-5)
 
 
+def test_training_reports_figures_and_a_sample_for_a_source(tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(reverser(tmp_path).to_toml())
+    done = CliRunner().invoke(app, ["train", str(recipe), "--run", f"{tmp_path}/run"])
+    assert done.exit_code == 0, done.output
+    source = json.loads((tmp_path / "heldout.jsonl").read_text().splitlines()[0])["source"]
+    assert f"a sample, for {source!r}" in done.stdout and "exact_match" in done.stdout
+    assert "gzip" not in done.stdout and "where it cuts" not in done.stdout
+
+
 def test_exact_match_counts_the_end_and_bits_do_not(tmp_path):
     judge = data_of(reverser(tmp_path)).heldout_objective
     targets = torch.tensor([[97, END, IGNORE], [97, 98, END]])
