@@ -79,3 +79,13 @@ def test_a_run_goes_back_before_a_spike_and_skips_what_caused_it(tmp_path, rows_
 def test_settings_that_make_no_sense_are_refused(tmp_path, settings, message):
     with pytest.raises(RecipeError, match=message):
         tiny_recipe(tmp_path, *settings)
+
+
+def test_workers_change_nothing_and_may_change_on_resume(tmp_path):
+    alone = train(tiny_recipe(tmp_path), run_dir=tmp_path / "alone")
+    run = shutil.copytree(alone, tmp_path / "run")
+    shutil.rmtree(run / "trainer" / "step-00000012")
+    with_workers = tiny_recipe(tmp_path, "data.workers=2")
+    train(with_workers, run_dir=run, resume=True)
+    assert outcome(run) == outcome(alone)
+    assert outcome(train(with_workers, run_dir=tmp_path / "other")) == outcome(alone)
