@@ -7,7 +7,7 @@ prefill is anything between. So a rule cannot cut differently in decoding than i
 
 What a reader may question: the first position of every document starts a chunk under every rule
 (the code that reads chunks relies on it), and `LearnedRule` is the router itself, because that is
-where the released H-Nets keep its weights.
+where the released H-Nets keep its weights. A new rule is one class here and its name in `RULES`.
 """
 
 from abc import ABC, abstractmethod
