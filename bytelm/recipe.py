@@ -56,8 +56,8 @@ class Recipe(Settings):
     0.001
     """
 
-    name: str = "run"
-    seed: Count = 0
+    name: str = Field("run", description="names the run directory; default: the file's name")
+    seed: Count = Field(0, description="of initial weights, the order of the data and all else")
     model: ModelSettings
     data: DataSettings
     objective: ObjectiveSettings = ObjectiveSettings()

@@ -98,7 +98,7 @@ class DataSettings(Settings):
 class AdamWSettings(Settings):
     """AdamW for every parameter."""
 
-    kind: Literal["adamw"]
+    kind: Literal["adamw"] = Field(description="AdamW for every parameter")
     lr: Positive = Field(2e-3, description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         0.1, description="decoupled, on matrices and tables only"
@@ -115,7 +115,7 @@ class AdamWSettings(Settings):
 class MuonSettings(AdamWSettings):
     """Muon for hidden matrices, AdamW (`lr`, `betas`, `eps`) for everything else."""
 
-    kind: Literal["muon"]  # type: ignore[assignment]
+    kind: Literal["muon"] = Field(description="Muon for hidden matrices, AdamW for the rest")  # type: ignore[assignment]
     muon_lr: Positive = Field(0.02, description="peak learning rate of Muon")
     momentum: Fraction = Field(0.95, description="of Muon")
 
@@ -123,7 +123,7 @@ class MuonSettings(AdamWSettings):
 class ConstantSettings(Settings):
     """Warm up, then stay."""
 
-    kind: Literal["constant"]
+    kind: Literal["constant"] = Field(description="no decay")
     warmup: Annotated[int | float, Field(ge=0)] = Field(
         0.02, description="integer: steps; fraction: share of the whole training"
     )
@@ -132,14 +132,14 @@ class ConstantSettings(Settings):
 class CosineSettings(ConstantSettings):
     """Warm up, then half a cosine down to `final` times the learning rate."""
 
-    kind: Literal["cosine"]  # type: ignore[assignment]
+    kind: Literal["cosine"] = Field(description="cosine decay")  # type: ignore[assignment]
     final: Fraction = Field(0.1, description="learning rate at the end, as a share of the peak")
 
 
 class WSDSettings(CosineSettings):
     """Warm up, stay, then 1 - sqrt(x) down to `final` over the last `decay` share."""
 
-    kind: Literal["wsd"]  # type: ignore[assignment]
+    kind: Literal["wsd"] = Field(description="warm up, stay, decay")  # type: ignore[assignment]
     decay: Fraction = Field(0.2, description="share of training over which the rate falls")
     final: Fraction = Field(0.0, description="learning rate at the end, as a share of the peak")
 

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 @tokenizer.command()
 def train(
     paths: Annotated[list[str], typer.Argument(help="Files, folders, wheels, .deb, archives.")],
-    out: Annotated[Path, typer.Option(help="Folder to write to; one folder a size in it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; one folder per size in it.")],
     vocab_size: Annotated[str, typer.Option(help="One size, or several: 4096,8192.")] = "4096,8192",
     piece_length: Annotated[int, typer.Option(help="Bytes; nothing merges across pieces.")] = 8192,
     max_token_length: Annotated[int | None, typer.Option(help="Bytes; no cap if absent.")] = None,
@@ -50,7 +50,7 @@ def train(
     ] = False,
     layout: Annotated[str, typer.Option(help="byte-level or latin-1.")] = "byte-level",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint an interrupted run left.")
+        bool, typer.Option("--resume", help="Resume from the checkpoint an interrupted run left.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -89,7 +89,7 @@ def train(
             raise
         except KeyboardInterrupt:
             checkpoints.save()
-            note(f"interrupted; what was found is in {checkpoints.path}: go on with --resume")
+            note(f"interrupted; what was found is in {checkpoints.path}: resume with --resume")
             raise typer.Exit(130) from None
     written = [
         str(bpe.save(out / str(size) if len(family) > 1 else out, layout=layout))

@@ -35,12 +35,12 @@ def train(
         Path | None, typer.Option(help="Run directory; default: the first free runs/RECIPE.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")
+        bool, typer.Option("--resume", help="Resume from the last checkpoint, if there is one.")
     ] = False,
 ) -> None:
     """Train a model; the last line printed is the run directory.
 
-    Progress goes to stderr. Ctrl-C and SIGTERM save a checkpoint first; --resume goes on from it.
+    Progress goes to stderr. Ctrl-C and SIGTERM save a checkpoint first; --resume continues from it.
     """
     # Spinning OpenMP threads lose up to tenfold on shared cores; read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -78,7 +78,7 @@ def _report(run: Path) -> None:
 
 def _report_bytes(run: Path, recipe: "Recipe") -> None:
     """Bits per byte beside compressors, a sample, and chunks: of a model that is a `ByteLM`."""
-    from bytelm.lm.subword import SubwordLM
+    from bytelm.lm.decoder import DecoderLM
     from bytelm.loading import load_run
     from bytelm.training.data import documents_of, open_data
 
@@ -86,10 +86,10 @@ def _report_bytes(run: Path, recipe: "Recipe") -> None:
     if not documents:
         return
     lm = load_run(run)
-    if isinstance(lm, SubwordLM):  # its exact bytes take a model row per byte: `bytelm eval`
-        _report_figures(lm.tokens, run, documents, name=f"{run}, canonical tokens")
-    else:
+    if isinstance(lm, DecoderLM):
         _report_figures(lm, run, documents, name=str(run))
+    else:  # the exact byte distribution takes a model row per byte: `bytelm eval` when it is wanted
+        _report_figures(lm.tokens, run, documents, name=f"{run}, canonical tokens")
     text = max(documents, key=len)
     _report_sample(lm, text[:PROMPT_BYTES], temperature=0.8, seed=recipe.seed)
     _report_chunks(lm, text[:PICTURE_BYTES])

@@ -2,7 +2,7 @@
 
 The causal stream: a document of n bytes takes n + 1 target positions, its bytes and then EOS. The
 inputs are the targets shifted by one, where the first input of every document and of every window
-is BOS; so EOS is never an input, and each byte of the corpus is a target exactly once an epoch.
+is BOS; so EOS is never an input, and each byte of the corpus is a target exactly once per epoch.
 A window that starts inside a document therefore begins with BOS too: the model has no more context
 there, and a row never depends on how the stream was cut before it. Rows that are not full are
 padded on the right, `lengths` set. `raw_bytes` counts byte targets, not ends.
@@ -57,7 +57,7 @@ class Windows:
     document  rows never hold two documents; a longer one takes several rows
     truncate  one row per document: what lies beyond its first `length` positions is never read
     pack      like document, but short pieces share rows (best fit); no piece is cut again
-    bucket    like document, ordered so that rows of like length meet in a batch, which is only as
+    bucket    like document, ordered so that rows of similar length share a batch, which is only as
               wide as they need: blocks of `bucket_rows` (buckets.py)
     record    like document, for documents of whole records of `record_size` bytes; every row
               starts at a record

@@ -29,12 +29,15 @@ class Scores(Protocol):
     """What can be measured: every `ByteLM`, and the token scores of a subword model."""
 
     @property
-    def window(self) -> int | None: ...
+    def window(self) -> int | None:
+        """Bytes of context at most; None: no limit."""
 
     @property
-    def stride(self) -> int | None: ...
+    def stride(self) -> int | None:
+        """Bytes by which an overlapping window moves; None: no window."""
 
-    def score_batch_with_end(self, texts: Sequence[bytes]) -> list[Tensor]: ...
+    def score_batch_with_end(self, texts: Sequence[bytes]) -> list[Tensor]:
+        """(n + 1,) natural-log probabilities of each text of n bytes, the end last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ class BitsPerByte:
 
     @property
     def bits_per_byte(self) -> float:
+        """`bits` divided by the number of raw bytes; ends are not in it."""
         return self.bits / self.bytes
 
     def to_dict(self) -> dict[str, float | int | None]:

@@ -1,9 +1,9 @@
-"""What general compressors make of the same bytes: the rivals of every bits-per-byte figure.
+"""What general compressors make of the same bytes: the baselines of every bits-per-byte figure.
 
 The documents are joined and compressed as one stream, which favours the compressor: it keeps its
 context over document ends. Sizes are whole files, headers included.
 
-Primed figures answer the fair question "what if the compressor had seen the training text too":
+Primed figures are the fair baseline, a compressor that has seen the training text, too:
 size(training + heldout) - size(training), with the training text in front. xz then needs a
 dictionary and ppmd a memory as large as both, which they get.
 """

@@ -15,13 +15,14 @@ from typing import cast
 
 import numpy as np
 
-from bytelm.data.sources import open_source
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.files import write_bytes
 from bytelm.tokenizer import codec_core, files
 from bytelm.tokenizer.codec import Codec
+from bytelm.tokenizer.documents import documents_of, least_bytes
+from bytelm.tokenizer.pieces import PieceRules
 from bytelm.tokenizer.sentencepiece_model import sentencepiece_model
-from bytelm.tokenizer.trainer import Merges, PieceRules, train_merges
+from bytelm.tokenizer.trainer import Merges, train_merges
 
 SPECIAL_TOKENS = ("<|start|>", "<|end|>", "<|pad|>", "<|unk|>", "<|cls|>", "<|sep|>", "<|mask|>")
 
@@ -83,16 +84,16 @@ class BinaryBPE:
         """One vocabulary per size, each the beginning of the next, from one run.
 
         `paths` are files, folders, archives, or documents as `bytes`. Sizes count the specials and
-        the 256 bytes. `start` goes on from an earlier vocabulary of the same data and rules
+        the 256 bytes. `start` resumes from an earlier vocabulary of the same data and rules
         (checked if `start_sha256`, which `on_progress` told, is given). Raises `BytelmError` if the
         data does not support the largest size: nothing is made up to fill it.
         """
         paths = list(paths)
         found = train_merges(
-            open_documents(paths),
+            documents_of(paths),
             ids=_largest(vocab_sizes, special_tokens) - len(special_tokens),
             rules=PieceRules(piece_length, sections, entropy, unique_pieces),
-            least_bytes=_least_bytes(paths),
+            least_bytes=least_bytes(paths),
             max_token_length=max_token_length,
             min_frequency=min_frequency,
             max_memory=max_memory,
@@ -282,28 +283,6 @@ class BinaryBPE:
         path = Path(folder) / (files.NAME + (".gz" if compress else ""))
         write_bytes(path, files.compressed(data) if compress else data)
         return path
-
-
-def open_documents(paths: Iterable[str | os.PathLike[str] | bytes]) -> Iterable[bytes]:
-    """The bytes of every document: given as bytes, or read by `open_source` (files, folders,
-    wheels, .deb and other archives, record files)."""
-    for item in paths:
-        if isinstance(item, bytes):
-            yield item
-        else:
-            yield from (document.data for document in open_source(_name(item)))
-
-
-def _name(item: str | os.PathLike[str]) -> str | Path:
-    return item if isinstance(item, str) else Path(item)
-
-
-def _least_bytes(paths: Iterable[str | os.PathLike[str] | bytes]) -> int:
-    """What is known of the size before reading: of documents and of plain files."""
-    return sum(
-        len(item) if isinstance(item, bytes) else open_source(_name(item)).least_bytes()
-        for item in paths
-    )
 
 
 def _largest(vocab_sizes: Sequence[int], special_tokens: Sequence[str]) -> int:

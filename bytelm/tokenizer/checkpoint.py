@@ -1,7 +1,7 @@
 """Interrupted training: the merges so far and the digest of what they were found on.
 
 A checkpoint is a small .npz beside the result, written whole or not at all, at most every so often,
-and removed when training is done. Going on from one gives the merges an unbroken run gives.
+and removed when training is done. Resuming from one gives the merges an unbroken run gives.
 """
 
 import io
@@ -61,4 +61,5 @@ class Checkpoints:
             raise CheckpointError(f"{self.path} cannot be read: {error}") from error
 
     def remove(self) -> None:
+        """Delete the checkpoint, if there is one."""
         self.path.unlink(missing_ok=True)

@@ -151,19 +151,19 @@ def build_trie(order, start, text, entry, trie, prefix):
     """Fills the double array from tokens in byte order (`order`); returns the entries used, or -1
     if `trie` is too short. Also sets `prefix`, the longest proper prefix that is a token, or -1.
 
-    One level of a group of tokens with a common beginning becomes one trie node; groups wait on a
-    stack (first, last, depth, slot, longest token so far). The first two levels are `entry`.
+    One level of a group of tokens with a common beginning becomes one trie node; groups are kept on
+    a stack (first, last, depth, slot, longest token so far). The first two levels are `entry`.
     """
     for two in range(65536):
         entry[two] = (two >> 8) << _BYTE_BITS
     stack = np.empty((len(order) + 1, 5), np.int64)
     stack[0] = np.array([0, len(order), 0, 0, NONE])
     based = np.zeros(len(trie), np.bool_)
-    waiting, used, free = 1, np.int64(1), np.int64(1)
+    pending, used, free = 1, np.int64(1), np.int64(1)
     children, firsts = np.empty(256, np.int64), np.empty(257, np.int64)
-    while waiting > 0:
-        waiting -= 1
-        first, last, depth, slot, token = stack[waiting]
+    while pending > 0:
+        pending -= 1
+        first, last, depth, slot, token = stack[pending]
         if first < last and start[order[first] + 1] - start[order[first]] == depth:
             prefix[order[first]] = token
             token = order[first]
@@ -190,8 +190,8 @@ def build_trie(order, start, text, entry, trie, prefix):
             trie[slot] |= node
         for i in range(n):
             child = base + children[i] if depth >= 2 else slot << 8 | children[i]
-            stack[waiting] = np.array([firsts[i], firsts[i + 1], depth + 1, child, token])
-            waiting += 1
+            stack[pending] = np.array([firsts[i], firsts[i + 1], depth + 1, child, token])
+            pending += 1
     return used
 
 

@@ -88,6 +88,7 @@ def to_json(stored: Stored, spell: list[bytes], layout: str) -> dict[str, Any]:
 
 
 def sorted_by_id(ids: Mapping[str, int]) -> list[tuple[str, int]]:
+    """(name, id) in the order of the ids."""
     return sorted(ids.items(), key=lambda item: item[1])
 
 
@@ -177,6 +178,7 @@ def read(path: str | os.PathLike[str]) -> Stored:
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
+    """The JSON of a tokenizer file: UTF-8, no blanks, keys in the order given."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 

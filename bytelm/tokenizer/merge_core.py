@@ -3,7 +3,7 @@
 One fact makes it fast: a pair can only lose occurrences once its younger token exists. So the heap
 may be refreshed lazily, on popping; and pairs born behind a threshold in merge order can be
 forgotten until no tracked pair is before it; then everything is counted afresh (`merge_rebuild`). A
-merge tallies its neighbours in dense arrays and touches the table of tracked pairs once per
+merge counts its neighbours in dense arrays and touches the table of tracked pairs once per
 distinct neighbour, not once per site. Merge order, ties included, is that of Hugging Face
 `tokenizers`: higher count, then smaller left id, then smaller right id. Nothing is sampled.
 """
@@ -71,12 +71,12 @@ def _find_pairs_flat(core, a, b, p):
 
 @compiled
 def _fuse(core, places, a, b, new, seen):
-    """Merges at `places`, in order; tallies the neighbours. Keeps the merged places in front.
+    """Merges at `places`, in order; counts the neighbours. Keeps the merged places in front.
 
     Returns (merged places, distinct left neighbours << 32 | distinct right neighbours).
     """
     slots, sep = core.slots, len(core.width) - 1
-    left_tally, right_tally = core.left_tally, core.right_tally
+    left_counts, right_counts = core.left_counts, core.right_counts
     wa, wb = core.width[a], core.width[b]
     lefts, rights = seen >> 32, seen & 0xFFFFFFFF
     kept, last = 0, len(places) - 1
@@ -90,14 +90,14 @@ def _fuse(core, places, a, b, new, seen):
         slots[p] = new
         slots[p + wa] = sep  # an inner slot must never look like a token's start
         slots[end - 1] = new
-        if left_tally[x] == 0:
+        if left_counts[x] == 0:
             core.left_seen[lefts] = x
             lefts += 1
-        left_tally[x] += 1
-        if right_tally[y] == 0:
+        left_counts[x] += 1
+        if right_counts[y] == 0:
             core.right_seen[rights] = y
             rights += 1
-        right_tally[y] += 1
+        right_counts[y] += 1
         places[kept] = p
         kept += 1
     return kept, lefts << 32 | rights
@@ -122,34 +122,34 @@ def _write_lists(core, places, new):
 
 @compiled
 def _settle_counts(core, a, b, new, seen):
-    """Takes the tallied neighbours from the pairs they were in, and tracks the new pairs.
+    """Takes the counted neighbours from the pairs they were in, and tracks the new pairs.
 
     Returns whether any new pair needs a list, and the numbers of neighbours seen.
     """
     sep, first_row, lists = len(core.width) - 1, core.reg[ROWS], False
     lefts, rights = seen >> 32, seen & 0xFFFFFFFF
-    left_tally, right_tally, reg = core.left_tally, core.right_tally, core.reg
+    left_counts, right_counts, reg = core.left_counts, core.right_counts, core.reg
     for x in core.left_seen[:lefts]:
         if x != sep and x != new:
-            lose(core, pack(x, a), left_tally[x])
+            lose(core, pack(x, a), left_counts[x])
     for y in core.right_seen[:rights]:
         if y != sep:
-            lose(core, pack(b, y), right_tally[y])
-    twins = left_tally[new]  # here the site to the right was merged after being tallied
-    right_tally[a] -= twins
+            lose(core, pack(b, y), right_counts[y])
+    twins = left_counts[new]  # here the site to the right was merged after being counted
+    right_counts[a] -= twins
     if twins > 0:
-        right_tally[new] = twins
+        right_counts[new] = twins
         core.right_seen[rights] = new
         rights += 1
     for x in core.left_seen[:lefts]:
-        count = left_tally[x]
-        left_tally[x] = 0
+        count = left_counts[x]
+        left_counts[x] = 0
         if x != sep and x != new and tracked(reg, count, pack(x, new)):
             core.left_room[x] = track(core, x, new, count)
             lists |= core.left_room[x] >= 0
     for y in core.right_seen[:rights]:
-        count = right_tally[y]
-        right_tally[y] = 0
+        count = right_counts[y]
+        right_counts[y] = 0
         if y != sep and tracked(reg, count, pack(new, y)):
             core.right_room[y] = track(core, new, y, count)
             lists |= core.right_room[y] >= 0

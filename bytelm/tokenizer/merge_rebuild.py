@@ -2,7 +2,7 @@
 
 While all tokens are bytes one dense table counts every pair. Later, places and what follows them
 are gathered by left token, as many left tokens at a time as fit into the free arena, and the right
-neighbours tallied in a dense array: exact, without a hash table over all pairs, and the corpus is
+neighbours counted in a dense array: exact, without a hash table over all pairs, and the corpus is
 only read from front to back.
 """
 
@@ -54,15 +54,15 @@ def _compact(core):
 
 
 @compiled
-def _tally_rights(core, places, rights):
+def _count_rights(core, places, rights):
     last = len(places) - 1
     for i in range(len(places)):
         prefetch(core.slots, np.int64(places[min(i + AHEAD, last)]))
         y = core.slots[np.int64(places[i]) + 1]
-        if core.right_tally[y] == 0:
+        if core.right_counts[y] == 0:
             core.right_seen[rights] = y
             rights += 1
-        core.right_tally[y] += 1
+        core.right_counts[y] += 1
     return rights
 
 
@@ -71,10 +71,10 @@ def _track_rights(core, left, rights):
     sep = len(core.width) - 1
     if core.reg[ROWS] + rights > len(core.left):
         make_room(core)
-    reg, right_tally, cap = core.reg, core.right_tally, core.reg[CAP] - core.size[left]
+    reg, right_counts, cap = core.reg, core.right_counts, core.reg[CAP] - core.size[left]
     for y in core.right_seen[:rights]:
-        count, pair = right_tally[y], pack(left, y)
-        right_tally[y] = 0
+        count, pair = right_counts[y], pack(left, y)
+        right_counts[y] = 0
         if y == sep or core.size[y] > cap:
             continue
         if count > reg[BEST] or (count == reg[BEST] and pair < reg[BEST_PAIR]):
@@ -105,7 +105,7 @@ def _rebuild_scanning(core, left):
     found, p, rights = len(core.scratch), np.int64(1), np.int64(0)
     while found == len(core.scratch):
         found, p = find_token(core, left, p)
-        rights = _tally_rights(core, core.scratch[:found], rights)
+        rights = _count_rights(core, core.scratch[:found], rights)
     _track_rights(core, left, rights)
     found, p = len(core.scratch), np.int64(1)
     while found == len(core.scratch):
@@ -137,7 +137,7 @@ def _gather(core, frequency, low, high, at):
 def _rebuild_range(core, frequency, low, high, total):
     """Tracks all pairs whose left token is in [low, high), of which there are `total`."""
     arena, room = core.arena, core.left_room
-    right_tally, right_seen, right_room = core.right_tally, core.right_seen, core.right_room
+    right_counts, right_seen, right_room = core.right_counts, core.right_seen, core.right_room
     _gather(core, frequency, low, high, core.reg[TOP] + total)  # lists need no more than `total`
     for left in range(low, high):
         if room[left] < 0:
@@ -148,10 +148,10 @@ def _rebuild_range(core, frequency, low, high, total):
         rights = np.int64(0)
         for i in range(start + 1, end, 2):
             y = arena[i]
-            if right_tally[y] == 0:
+            if right_counts[y] == 0:
                 right_seen[rights] = y
                 rights += 1
-            right_tally[y] += 1
+            right_counts[y] += 1
         _track_rights(core, left, rights)
         for i in range(start, end, 2):
             at = right_room[arena[i + 1]]
@@ -187,7 +187,7 @@ def _track_bytes(core):
     room = np.full((256, 256), -1, np.int64)
     for left in range(256):
         for right in range(256):
-            core.right_tally[right] = count[left, right]
+            core.right_counts[right] = count[left, right]
             core.right_seen[right] = right
         _track_rights(core, left, 256)
         room[left] = core.right_room[:256]

@@ -35,8 +35,8 @@ class Core(NamedTuple):
     size: np.ndarray  # (V+1,) int64: bytes it stands for
     merges: np.ndarray  # (V, 2) uint32: the parts of each id
     counts: np.ndarray  # (V,) int64: occurrences each id was born with
-    left_tally: np.ndarray  # (V+1,) int64, zero between merges
-    right_tally: np.ndarray
+    left_counts: np.ndarray  # (V+1,) int64, zero between merges
+    right_counts: np.ndarray
     left_seen: np.ndarray  # (V+1,) int64: distinct neighbours of this merge
     right_seen: np.ndarray
     left_room: np.ndarray  # (V+1,) int64: where in the arena the next position goes, or -1
@@ -61,6 +61,7 @@ class Core(NamedTuple):
 
 @inlined
 def pack(left, right):
+    """A pair as one int64."""
     return np.int64(left) << 32 | np.int64(right)
 
 
@@ -100,6 +101,7 @@ def _sift_down(core, at, count, pair, row, n):
 
 @compiled
 def push(core, row):
+    """Adds a tracked pair to the heap."""
     at = core.reg[HEAP]
     core.reg[HEAP] = at + 1
     count = core.count[row]
@@ -119,12 +121,14 @@ def push(core, row):
 
 @compiled
 def replace_top(core, row):
+    """Puts a pair in the place of the first one of the heap."""
     pair = pack(core.left[row], core.right[row])
     _sift_down(core, 0, core.count[row], pair, row, core.reg[HEAP])
 
 
 @compiled
 def drop_top(core):
+    """Removes the first pair of the heap."""
     n = core.reg[HEAP] - 1
     core.reg[HEAP] = n
     if n > 0:
@@ -133,6 +137,7 @@ def drop_top(core):
 
 @compiled
 def heapify(core):
+    """Makes the heap of all tracked pairs."""
     n = core.reg[ROWS]
     for row in range(n):
         core.heap_count[row] = core.count[row]
@@ -224,6 +229,7 @@ def track(core, left, right, count):
 
 @compiled
 def find_token(core, a, p):
+    """Fills `scratch` with starts of token `a` from `p` on; (found, where to resume)."""
     slots, scratch, n = core.slots, core.scratch, core.reg[SLOTS]
     found = 0
     while p < n and found < len(scratch):
@@ -276,6 +282,7 @@ def _collect(core):
 
 @compiled
 def over_half(core, used, rows):
+    """Whether more than half of the arena, or of the rows, is in use."""
     return 2 * used > len(core.arena) or 2 * rows > len(core.left)
 
 

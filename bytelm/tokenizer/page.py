@@ -5,7 +5,7 @@ from html import escape
 from bytelm.tokenizer.bpe import BinaryBPE
 from bytelm.tokenizer.patterns import KNOWN, kind_of, known_tokens, length_histogram
 
-_ROW = 32  # bytes a line of the hex view
+_ROW = 32  # bytes per line of the hex view
 _STYLE = """body{font:14px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}
 pre{font:12px/1.6 ui-monospace,monospace;overflow-x:auto}table{border-collapse:collapse}
 td,th{padding:.1em .8em .1em 0;text-align:left;vertical-align:top}

@@ -32,34 +32,34 @@ class StreamEncoder:
             raise BytelmError("this vocabulary has unreachable tokens: encode whole documents")
         self._bpe, self._block, self._due = bpe, block, block
         self._longest = int(bpe.codec.lengths.max())
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     @property
     def pending(self) -> int:
         """Bytes whose tokens depend on what follows, or were not looked at yet."""
-        return len(self._held)
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> np.ndarray:
         """The ids that have become final, as uint32; looks when a block is full."""
-        self._held += data
-        if len(self._held) < self._due:
+        self._buffer += data
+        if len(self._buffer) < self._due:
             return np.zeros(0, np.uint32)
-        ids, offsets = self._bpe.encode_with_offsets(bytes(self._held))
-        final = self._final(self._bpe.codec.encode(bytes(self._held)).tolist(), offsets.tolist())
-        del self._held[: int(offsets[final])]
-        self._due = max(self._block, 2 * len(self._held))  # else little progress costs much
+        ids, offsets = self._bpe.encode_with_offsets(bytes(self._buffer))
+        final = self._final(self._bpe.codec.encode(bytes(self._buffer)).tolist(), offsets.tolist())
+        del self._buffer[: int(offsets[final])]
+        self._due = max(self._block, 2 * len(self._buffer))  # else little progress costs much
         return ids[:final]
 
     def finish(self) -> np.ndarray:
-        """The ids of everything still held; the encoder is then as new."""
-        ids = self._bpe.encode(bytes(self._held))
-        self._held.clear()
+        """The ids of everything still buffered; the encoder is then as new."""
+        ids = self._bpe.encode(bytes(self._buffer))
+        self._buffer.clear()
         self._due = self._block
         return ids
 
     def _final(self, tokens: list[int], offsets: list[int]) -> int:
-        """How many of the tokens that encode what is held no further byte can change."""
-        final, size = len(tokens), len(self._held)
+        """How many of the tokens that encode the buffer no further byte can change."""
+        final, size = len(tokens), len(self._buffer)
         for end in range(max(size - self._longest + 1, 1), size):
             seam = min(bisect_right(offsets, end) - 1 - _SEAM, final)
             while seam > 0 and not self._joins(tokens[seam - 1], offsets[seam], end):
@@ -68,7 +68,7 @@ class StreamEncoder:
         return final
 
     def _joins(self, before: int, start: int, end: int) -> bool:
-        """Whether the encoding of held[start:end] can follow the token `before`."""
+        """Whether the encoding of buffer[start:end] can follow the token `before`."""
         codec = self._bpe.codec
-        first = int(codec.encode(bytes(self._held[start:end]))[0])
+        first = int(codec.encode(bytes(self._buffer[start:end]))[0])
         return len(codec.encode(codec.token(before) + codec.token(first))) == 2

@@ -1,4 +1,4 @@
-"""Builds that are interrupted: never half a corpus, and going on gives what was never stopped.
+"""Builds that are interrupted: never half a corpus, and resuming gives what was never stopped.
 
 The oracle is always a build of the same sources into a fresh folder in one go.
 """
@@ -82,7 +82,7 @@ def test_a_failed_build_of_nothing_in_particular_leaves_nothing_behind(tmp_path)
 
 
 @pytest.mark.parametrize("stops", [[1], [9], [3, 4, 11, 20], [23]])
-def test_a_build_goes_on_after_any_number_of_stops(tmp_path, mark_always, stops):
+def test_a_build_resumes_after_any_number_of_stops(tmp_path, mark_always, stops):
     sources, said = make_sources(tmp_path / "in"), []
     for stop in stops:
         with pytest.raises(Stop):
@@ -98,7 +98,7 @@ def test_a_build_goes_on_after_any_number_of_stops(tmp_path, mark_always, stops)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "in", "whole"]
 
 
-def test_a_split_goes_on_too(tmp_path, mark_always):
+def test_a_split_resumes_too(tmp_path, mark_always):
     sources = make_sources(tmp_path / "in", files=40)
     for stop in (5, 17):
         with pytest.raises(Stop):
@@ -226,7 +226,7 @@ def test_a_full_disk_is_named_and_the_build_goes_on_when_there_is_room(
     assert content(tmp_path / "c") == content(tmp_path / "whole")
 
 
-def test_other_settings_start_anew_and_say_so(tmp_path, mark_always):
+def test_other_settings_start_from_scratch_and_say_so(tmp_path, mark_always):
     sources, said = make_sources(tmp_path / "in"), []
     with pytest.raises(Stop):
         build(sources, tmp_path / "c", progress=stop_after(8), notify=said.append)
@@ -238,7 +238,7 @@ def test_other_settings_start_anew_and_say_so(tmp_path, mark_always):
 
 
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: os.truncate(p, 3)])
-def test_a_shard_that_lost_bytes_starts_anew(tmp_path, mark_always, damage):
+def test_a_shard_that_lost_bytes_starts_from_scratch(tmp_path, mark_always, damage):
     sources, said = make_sources(tmp_path / "in"), []
     with pytest.raises(Stop):
         build(sources, tmp_path / "c", shard_bytes=64, progress=stop_after(12))

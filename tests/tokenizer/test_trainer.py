@@ -16,8 +16,9 @@ from tokenizers import Tokenizer, models, trainers
 
 from bytelm import compiled
 from bytelm.errors import BytelmError
-from bytelm.tokenizer import merge_table, trainer
-from bytelm.tokenizer.trainer import PieceRules, bits_per_byte, train_merges
+from bytelm.tokenizer import merge_table, trainer, training_corpus
+from bytelm.tokenizer.pieces import PieceRules, byte_entropy
+from bytelm.tokenizer.trainer import train_merges
 
 from .conftest import CORPORA, executable_like, naive_merges
 
@@ -80,14 +81,14 @@ def test_merges_equal_the_definition_on_adversarial_overlaps(pieces, ids, min_fr
 )
 def test_the_smallest_arena_only_costs_time(data, arena, length):
     data = data * 5
-    with mock.patch.object(trainer._Corpus, "_arena", lambda *_: arena):
+    with mock.patch.object(training_corpus.TrainingCorpus, "_arena", lambda *_: arena):
         found = train_merges([data], ids=330, piece_length=length)
     assert list(map(tuple, found.merges.tolist())) == naive_merges(cut(data, length), 330)
 
 
 def test_the_length_cap_holds_when_pairs_are_counted_afresh():
     data = CORPORA["executable"]
-    with mock.patch.object(trainer._Corpus, "_arena", lambda *_: 2000):
+    with mock.patch.object(training_corpus.TrainingCorpus, "_arena", lambda *_: 2000):
         found = train_merges([data], ids=500, max_token_length=4)
     assert max(len(a) + len(b) for a, b in spelled(found.merges)) == 4
     full = train_merges([data], ids=500, max_token_length=4)
@@ -144,7 +145,7 @@ def test_the_entropy_window_drops_pieces():
     found = train_merges([noise + zeros + code], ids=300, rules=rules)
     assert found.corpus_bytes == 4096
     assert list(map(tuple, found.merges.tolist())) == naive_merges([code], 300)
-    assert bits_per_byte(zeros) == 0 and bits_per_byte(noise) > 7.9
+    assert byte_entropy(zeros) == 0 and byte_entropy(noise) > 7.9
 
 
 def test_sections_of_an_executable_are_cut_apart():
