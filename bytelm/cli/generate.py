@@ -38,6 +38,14 @@ Stop = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Prompt = Annotated[str | None, typer.Option(help="The text to begin with.")]
 PromptFile = Annotated[Path | None, typer.Option(help="The same from a file; - is stdin.")]
+ContextText = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        help="What stands before the text; the source that an encoder-decoder reads.",
+    ),
+]
+ContextFile = Annotated[Path | None, typer.Option(help="The same from a file; - is stdin.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,6 +62,8 @@ def generate(
     model: Model,
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
+    context: ContextText = None,
+    context_file: ContextFile = None,
     max_bytes: MaxBytes = 200,
     temperature: Temperature = 0.8,
     top_k: TopK = 0,
@@ -69,10 +79,13 @@ def generate(
     """Write what follows a prompt: raw bytes on stdout, streamed, without the prompt."""
     from bytelm.lm.generate import generate as write
 
+    begin = _text("prompt", prompt, prompt_file)
+    given = _text("context", context, context_file)
     lm = open_model(model, options)
     pieces = write(
         lm,
-        _prompt(prompt, prompt_file),
+        begin,
+        context=given,
         max_bytes=max_bytes,
         temperature=temperature,
         top_k=top_k,
@@ -91,6 +104,8 @@ def generate(
 def score(
     model: Model,
     file: Annotated[Path, typer.Argument(help="The file to score; - is stdin.")],
+    context: ContextText = None,
+    context_file: ContextFile = None,
     json: Json = False,
     *,
     options: ModelOptions,
@@ -99,8 +114,9 @@ def score(
     data = read_bytes(file)
     if not data:
         raise DataError(f"{file} is empty: there is nothing to score")
+    given = _text("context", context, context_file)
     lm = open_model(model, options)
-    scores = lm.score_with_end(data)
+    scores = lm.score_with_end(data, context=given)
     bits = (-scores / math.log(2)).tolist()
     report = {
         "logprob": float(scores[:-1].sum()),
@@ -133,14 +149,18 @@ def next_bytes(
     model: Model,
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
+    context: ContextText = None,
+    context_file: ContextFile = None,
     top: Annotated[int, typer.Option(min=1, max=257, help="How many outcomes.")] = 10,
     json: Json = False,
     *,
     options: ModelOptions,
 ) -> None:
     """The most probable next bytes after a prompt."""
+    begin = _text("prompt", prompt, prompt_file)
+    given = _text("context", context, context_file)
     lm = open_model(model, options)
-    logprobs = lm.start(_prompt(prompt, prompt_file)).logprobs().double()
+    logprobs = lm.start(begin, context=given).logprobs().double()
     best = logprobs.sort(descending=True, stable=True)
     outcomes = best.indices[:top].tolist()
     if json:
@@ -157,6 +177,8 @@ def infill(
     model: Model,
     prefix_file: Annotated[Path, typer.Option(help="What stands before the gap.")],
     suffix_file: Annotated[Path, typer.Option(help="What stands after it.")],
+    context: ContextText = None,
+    context_file: ContextFile = None,
     max_bytes: MaxBytes = 200,
     temperature: Temperature = 0.8,
     top_k: TopK = 0,
@@ -174,11 +196,14 @@ def infill(
     """Write what belongs between two texts: raw bytes on stdout, the middle alone."""
     from bytelm.lm.infill import infill as fill
 
+    prefix, suffix = read_bytes(prefix_file), read_bytes(suffix_file)
+    given = _text("context", context, context_file)
     lm = open_model(model, options)
     middle = fill(
         lm,
-        prefix=read_bytes(prefix_file),
-        suffix=read_bytes(suffix_file),
+        prefix=prefix,
+        suffix=suffix,
+        context=given,
         max_bytes=max_bytes,
         temperature=temperature,
         top_k=top_k,
@@ -229,9 +254,10 @@ def chunks(
         note(f"stage {s}: {count:,} chunks, {len(data) / max(count, 1):.2f} bytes a chunk")
 
 
-def _prompt(text: str | None, file: Path | None) -> bytes:
+def _text(name: str, text: str | None, file: Path | None) -> bytes:
+    """What --NAME or --NAME-file gives."""
     if text is not None and file is not None:
-        raise BytelmError("give --prompt or --prompt-file, not both")
+        raise BytelmError(f"give --{name} or --{name}-file, not both")
     if file is not None:
         return read_bytes(file)
     return os.fsencode(text or "")

@@ -166,7 +166,9 @@ def score_middles(
 
 def _parts(context: ContextLike) -> Sequence[bytes | str]:
     """A context as a sequence."""
-    return [context] if isinstance(context, bytes) else context or ()
+    if not context:
+        return ()
+    return [context] if isinstance(context, bytes) else context
 
 
 def _propose(

@@ -12,7 +12,7 @@ from bytelm.lm.generate import generate
 from bytelm.loading import load
 from tests.exact import test_huggingface as models
 from tests.lm import subwords
-from tests.lm.contract import hnet, transformer
+from tests.lm.contract import encdec, hnet, transformer
 from tests.lm.runs import save_run
 
 TEXT = "Größe: sea shells, 東京. ".encode() * 4
@@ -25,6 +25,7 @@ def runs(tmp_path_factory):
     save_run(hnet(["m1", ["m1", ["T1"], "m1"], "m1"]), folder / "hnet", arch="hnet")
     save_run(transformer(layers=1), folder / "fim", arch="transformer", objective="fim")
     save_run(subwords.transformer(), folder / "subword", arch="transformer")
+    save_run(encdec(), folder / "encdec", arch="encdec", objective="seq2seq")
     (folder / "text").write_bytes(TEXT)
     return folder
 
@@ -69,6 +70,45 @@ def test_generate_reads_prompt_files_and_stops(runs, bytelm):
     assert out == whole[: whole.index(whole[5])]
     out, _ = bytelm(*arguments, "--max-bytes", 9, "--utf8")
     (TEXT + out).decode()
+
+
+def test_a_context_is_the_source_of_an_encoder_decoder_and_the_past_of_others(runs, bytelm):
+    (runs / "short").write_bytes(b"she sells")
+    files = ["--prefix-file", runs / "short", "--suffix-file", runs / "short"]
+    for name in ("encdec", "flat"):
+        lm = load(runs / name)
+        source, given = ["--context", "shells"], ["--context-file", runs / "short"]
+        out, _ = bytelm("generate", runs / name, *source, "--max-bytes", 9, "--seed", 2)
+        expected = generate(lm, max_bytes=9, seed=2, temperature=0.8, context=b"shells")
+        assert out == expected
+        report = json.loads(bytelm("score", runs / name, runs / "short", *source, "--json")[0])
+        assert report["logprob"] == pytest.approx(
+            float(lm.score(b"she sells", context=b"shells").sum())
+        )
+        rows = json.loads(bytelm("next", runs / name, *given, "--top", 1, "--json")[0])["next"]
+        best = int(lm.start(context=b"she sells").logprobs().argmax())
+        assert rows[0]["outcome"] == best
+        one = ["infill", runs / name, *files, "--max-bytes", 4, "--candidates", 3]
+        assert len(bytelm(*one, *source)[0]) <= 4
+        assert bytelm(*one, *source)[0] == bytelm(*one, *source)[0]
+
+
+def test_settings_of_converted_models_reach_every_command(runs, bytelm):
+    (runs / "short").write_bytes(b"she sells")
+    options = ["--mode", "all", "--beam", 3, "--epsilon", 0.01, "--window", 20]
+    lm = load(runs / "subword", mode="all", beam=3, epsilon=0.01, window=20)
+    out, _ = bytelm("generate", runs / "subword", "--max-bytes", 5, "--seed", 1, *options)
+    assert out == generate(lm, max_bytes=5, seed=1, temperature=0.8)
+    report = json.loads(bytelm("score", runs / "subword", runs / "short", "--json", *options)[0])
+    assert report["logprob"] == pytest.approx(float(lm.score(b"she sells").sum()))
+    assert report["window"] == 20
+    rows = json.loads(bytelm("next", runs / "subword", "--top", 2, "--json", *options)[0])["next"]
+    wanted = lm.start().logprobs().double().exp().sort(descending=True).values[:2].tolist()
+    assert [row["probability"] for row in rows] == pytest.approx(wanted)
+    files = ["--prefix-file", runs / "short", "--suffix-file", runs / "short"]
+    bytelm("infill", runs / "subword", *files, "--max-bytes", 2, "--candidates", 2, *options)
+    _, err = bytelm("score", runs / "flat", runs / "short", "--mode", "all", status=2)
+    assert "mode" in err
 
 
 def test_several_models_make_an_ensemble(runs, bytelm):

@@ -286,7 +286,8 @@ def test_options_are_the_same_wherever_they_are_listed():
     parameters = inspect.signature(generate).parameters
     listed = {k: p.default for k, p in parameters.items() if k in names}
     assert listed == {field.name: field.default for field in fields(GenerateOptions)}
-    assert set(parameters) - set(names) == {"lm", "prompt", "context", "stream"}
+    more = {"lm", "prompt", "context", "stream", "beams", "length_penalty"}
+    assert set(parameters) - set(names) == more
     assert bytelm.Generation is Generation and bytelm.GenerateOptions is GenerateOptions
 
 
