@@ -11,8 +11,8 @@ BOS, EOS, PAD = "<|start|>", "<|end|>", "<|pad|>"
 def token_vocab(bpe: BinaryBPE) -> TokenVocab:
     """The ids a model over this tokenizer has; `BytelmError` if a special it needs is missing.
 
-    >>> token_vocab(BinaryBPE.train([b"abab"], vocab_sizes=[265])[265]).eos
-    257
+    >>> token_vocab(BinaryBPE.train([b"abab"], vocab_sizes=[264])[264]).eos
+    1
     """
     return TokenVocab(
         size=bpe.vocab_size,
