@@ -21,6 +21,7 @@ _PUBLIC = {
     "GenerateOptions": "bytelm.lm.options",
     "Generation": "bytelm.lm.generation",
     "Recipe": "bytelm.recipe",
+    "TokenLM": "bytelm.exact",
     "build": "bytelm.training",
     "convert": "bytelm.exact",
     "generate": "bytelm.lm.generate",
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from bytelm import hub as hub
     from bytelm.data import Batch as Batch
     from bytelm.data import Corpus as Corpus
+    from bytelm.exact import TokenLM as TokenLM
+    from bytelm.exact import convert as convert
     from bytelm.lm.generation import Generation as Generation
     from bytelm.lm.options import GenerateOptions as GenerateOptions
     from bytelm.lm.protocol import ByteLM as ByteLM

@@ -40,6 +40,7 @@ class PrunedHere:
 
     @classmethod
     def of(cls, prefixes: tuple[TokenPrefix, ...], offset: float) -> PrunedHere:
+        """With the sums over these prefixes, which were pruned when the factor was `offset`."""
         logprobs = [prefix.logprob for prefix in prefixes]
         if not logprobs:
             return cls((), offset)

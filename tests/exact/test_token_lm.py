@@ -11,7 +11,7 @@ import torch
 
 import bytelm
 from bytelm.errors import BytelmError
-from bytelm.exact import TokenLM, WindowedConverter
+from bytelm.exact import WindowedConverter
 from tests.exact.tiny import strings
 
 
@@ -76,7 +76,7 @@ def covers(lm: Bigrams, data: bytes, last: int = 0) -> float:
 
 
 def test_a_model_from_scratch_converts_and_equals_the_sum_over_its_token_strings(mine):
-    lm: TokenLM = mine  # the protocol is structural
+    lm: bytelm.TokenLM = mine  # the protocol is structural
     exact = bytelm.convert(lm, beam=99, epsilon=0)
     for text in strings(b"ab", 5):
         assert exact.start(text).logprob == pytest.approx(math.log(covers(mine, text)), abs=1e-12)

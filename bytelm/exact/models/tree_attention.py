@@ -43,6 +43,7 @@ class TreeNode:
 
     @property
     def slot(self) -> int:
+        """Where the cache has its keys and values."""
         return int(self.path[-1])
 
 

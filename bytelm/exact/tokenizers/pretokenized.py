@@ -48,7 +48,7 @@ class PretokenizedBPE(Encoder):
         self._check_tiling()
         kept = [cut for cut in _CUTS if self._holds(cut)]
         self._cut = re.compile("|".join(kept)) if kept else None
-        self.prefixes = lru_cache(maxsize=1 << 16)(self._prefixes)  # type: ignore[method-assign]
+        self._cached = lru_cache(maxsize=1 << 16)(self._prefixes)
 
     def _check_tiling(self) -> None:
         for text in _PROBES:
@@ -76,7 +76,7 @@ class PretokenizedBPE(Encoder):
         return list(found[0])
 
     def prefixes(self, window: bytes) -> Prefixes:
-        raise AssertionError("replaced by a cached version in the constructor")
+        return self._cached(window)
 
     def _prefixes(self, window: bytes) -> Prefixes:
         text, lengths, tail = decode(window)
