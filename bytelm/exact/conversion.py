@@ -79,12 +79,17 @@ def convert(
     by summing over all token strings that agree with the bytes so far. Encoding the prompt and
     reading off the next token is not that sum: where a prompt ends inside a token it is wrong by
     several bits. The converted model has no such place, and it can be combined with any other
-    `ByteLM`, since all of them speak bytes.
+    `ByteLM`, since all of them speak bytes::
+
+        lm = bytelm.convert(hf_model, hf_tokenizer)           # or bytelm.load("model.gguf")
+        lm.start(b"def add5(aa): ret").logprobs()             # (257,): 256 bytes and the end
+        bytelm.generate(lm, b"def add5(aa): ret", max_bytes=40)
 
     model, tokenizer
         a transformers causal LM and its (fast) tokenizer; or any `TokenLM`, in which case the
-        tokenizer is an `Encoder`, a function from bytes to a list of ids, or None where nothing
-        canonical is asked for. For files see `load_token_model`.
+        tokenizer is a function from bytes to a list of ids (`KeyError` or `ValueError` for bytes it
+        cannot write), an `Encoder`, which knows more of its tokenizer and is faster, or None where
+        nothing canonical is asked for. For files see `load_token_model`.
     mode
         which token strings the sum runs over. They are three different quantities, each a proper
         distribution over byte strings:
@@ -119,16 +124,20 @@ def convert(
     tokenizer do not belong together.
 
     Sums over covers of a byte prefix: Vieira et al., "From Language Models over Tokens to Language
-    Models over Characters" (2025), Proposition 1; canonical covers: Phan et al., "Exact Byte-Level
-    Probabilities from Tokenized Language Models" (2024); masking: Vieira et al., "Language Models
-    over Canonical Byte-Pair Encodings" (2025). docs/exact.md says how they differ and what was
-    measured.
+    Models over Characters" (ICML 2025), Proposition 1. Canonical covers: Phan et al., "Exact
+    Byte-Level Probabilities from Tokenized Language Models for FIM-Tasks and Model Ensembles"
+    (arXiv 2410.09303). Masking: Vieira et al., "Language Models over Canonical Byte-Pair Encodings"
+    (ICML 2025). docs/exact.md says how the three differ and what was measured.
 
     >>> from bytelm.exact import TabularLM
     >>> half = TabularLM(lambda tokens: [0.5, 0.25, 0.25], [b"a", b"ab", None], eos_ids={2})
     >>> lm = convert(half)
     >>> round(lm.start(b"a").logprobs().exp()[ord("b")].item(), 4)  # "ab": 1/3 of all with an "a"
     0.3333
+    >>> longest_match = lambda data: [1] * data.count(b"ab") + [0] * (data[-1:] == b"a")
+    >>> lm = convert(half, longest_match, mode="canonical", window=100)
+    >>> round(lm.bits_per_byte(b"abab"), 4)                         # two tokens of 2 bits each
+    1.0
     """
     reading = _Reading(mode, beam, epsilon, window, stride)
     if is_hugging_face(model):

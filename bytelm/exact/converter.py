@@ -1,6 +1,6 @@
 """`ByteConverter`: a tokenized language model as a `ByteLM`.
 
-Three estimands, never mixed (docs/exact.md; sections 1.1 and 1.3 of the notes there):
+Three estimands, never mixed (docs/exact.md):
 
 - `all`: the law of "sample tokens, decode": the sum over every token string whose text starts with
   the bytes (Vieira et al. 2025, Proposition 1). A beam evaluates at most `beam` new token prefixes
