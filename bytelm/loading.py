@@ -293,7 +293,10 @@ def load_run(
     stride: int | None = None,
     device: Device = "cpu",
 ) -> NativeLM | Seq2SeqLM | SubwordLM:
-    """The trained model of a run directory, over bytes or tokens, ready to predict bytes."""
+    """The trained model of a run directory, over bytes or tokens, ready to predict bytes.
+
+    Raises `CheckpointError` if the directory is damaged, `BytelmError` if its model is an encoder.
+    """
     path = Path(path)
     loader = SubwordRunLoader if SubwordRunLoader.accepts(path) else RunLoader
     return loader.load(path, window=window, stride=stride, device=device)
