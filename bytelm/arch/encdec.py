@@ -27,7 +27,7 @@ from bytelm.nn.memory import Memory
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
 from bytelm.nn.rope import rotary_tables
-from bytelm.nn.segments import Segments
+from bytelm.nn.segments import Segments, last_valid
 from bytelm.nn.stack import Stack, StackOptions, reset_linears, stack_flops
 from bytelm.nn.state import State
 from bytelm.vocab import Vocab
@@ -166,9 +166,9 @@ class EncDec(Seq2SeqModel[EncDecState]):
     def prefill(
         self, ids: Tensor, lengths: Tensor, state: EncDecState
     ) -> tuple[Tensor, EncDecState]:
-        x, state = self._extend(ids, lengths, state)
-        at = (lengths - 1)[:, None, None].expand(-1, 1, x.shape[2])
-        return self._head(x.gather(1, at).squeeze(1)), state
+        counts = None if bool((lengths == ids.shape[1]).all()) else lengths
+        x, state = self._extend(ids, counts, state)
+        return self._head(last_valid(x, counts)), state
 
     def step(self, ids: Tensor, state: EncDecState) -> tuple[Tensor, EncDecState]:
         x, state = self._extend(ids[:, None], None, state)
