@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError
+from bytelm.lm.options import GenerateOptions
 from bytelm.lm.protocol import ByteLM, ContextLike
+from bytelm.lm.writer import Finish, Generated
 from bytelm.vocab import END, OUTCOMES
 
 
@@ -56,36 +58,58 @@ def beam_search(
     >>> beam_search(lm, b"to be or", beams=3, max_bytes=7)[0].data
     b' not to'
     """
-    if beams < 1 or max_bytes < 0 or not 0 <= length_penalty < math.inf:
-        raise BytelmError(
-            "beams must be at least 1, max_bytes and length_penalty at least 0, not "
-            f"{beams}, {max_bytes} and {length_penalty}"
-        )
-    search = _Search(beams, max_bytes, length_penalty)
+    search = BeamSearch(beams=beams, max_bytes=max_bytes, length_penalty=length_penalty)
     state = lm.start_batch([prompt], context=[context])
-    texts, totals_B = [b""], torch.zeros(1, dtype=torch.float64)
-    for _ in range(max_bytes):
-        rows, outcomes, totals = search.choose(texts, totals_B, state.logprobs())
-        if search.settled(totals):
-            return search.best()
-        pieces = [bytes([outcome]) for outcome in outcomes]
-        state = state.select(rows).feed(pieces)
-        texts = [texts[row] + piece for row, piece in zip(rows, pieces, strict=True)]
-        totals_B = torch.tensor(totals, dtype=torch.float64)
-    for text, total in zip(texts, totals_B.tolist(), strict=True):
-        search.add(text, total, ended=False)
+    while not search.done:
+        search.step(state.logprobs())
+        if not search.done:
+            state = state.select(search.parents).feed(search.pieces)
     return search.best()
 
 
-class _Search:
-    """The finished hypotheses, and what decides between unfinished ones."""
+class BeamSearch:
+    """One search in progress: unfinished hypotheses, one per row of a state, and finished ones.
 
-    def __init__(self, beams: int, max_bytes: int, length_penalty: float):
+    After a `step` that leaves something to search, the rows of the next state are the rows
+    `parents` of the last one, fed with `pieces`.
+    """
+
+    def __init__(self, *, beams: int, max_bytes: int, length_penalty: float):
+        if beams < 1 or max_bytes < 0 or not 0 <= length_penalty < math.inf:
+            raise BytelmError(
+                "beams must be at least 1, max_bytes and length_penalty at least 0, not "
+                f"{beams}, {max_bytes} and {length_penalty}"
+            )
         self._beams, self._penalty = beams, length_penalty
+        self._max_bytes = max_bytes
         self._longest = max_bytes + 1  # with the end
         self._found: list[Hypothesis] = []
+        self._texts, self._totals_B = [b""], torch.zeros(1, dtype=torch.float64)
+        self.parents, self.pieces = [0], [b""]
+        self.done = False
+        self._cut_off()
 
-    def choose(
+    def step(self, logprobs_BO: Tensor) -> None:
+        """Extend every hypothesis by one outcome. logprobs (B, 257): after each of them."""
+        rows, outcomes, totals = self._choose(self._texts, self._totals_B, logprobs_BO)
+        if self._settled(totals):
+            self.done = True
+            return
+        self.parents, self.pieces = rows, [bytes([outcome]) for outcome in outcomes]
+        texts = [self._texts[row] for row in rows]
+        self._texts = [text + piece for text, piece in zip(texts, self.pieces, strict=True)]
+        self._totals_B = torch.tensor(totals, dtype=torch.float64)
+        self._cut_off()
+
+    def _cut_off(self) -> None:
+        """End the search where the texts are as long as they may be."""
+        if len(self._texts[0]) < self._max_bytes:
+            return
+        for text, total in zip(self._texts, self._totals_B.tolist(), strict=True):
+            self._add(text, total, ended=False)
+        self.done = True
+
+    def _choose(
         self, texts: list[bytes], totals_B: Tensor, logprobs_BO: Tensor
     ) -> tuple[list[int], list[int], list[float]]:
         """The rows to continue, their next bytes and log P after them, best first.
@@ -105,16 +129,16 @@ class _Search:
             if outcome != END:
                 kept.append((row, outcome, total))
             elif rank < self._beams:
-                self.add(texts[row], total, ended=True)
+                self._add(texts[row], total, ended=True)
         rows, outcomes, sums = zip(*kept[: self._beams], strict=True) if kept else ((), (), ())
         return list(rows), list(outcomes), list(sums)
 
-    def add(self, text: bytes, total: float, *, ended: bool) -> None:
+    def _add(self, text: bytes, total: float, *, ended: bool) -> None:
         """Note a finished text."""
         score = self._score(total, len(text) + ended)
         self._found.append(Hypothesis(data=text, logprob=total, score=score, ended=ended))
 
-    def settled(self, totals: list[float]) -> bool:
+    def _settled(self, totals: list[float]) -> bool:
         """Whether no unfinished hypothesis can still come among the best `beams`. log P only falls
         and is divided by the longest length at most."""
         if not totals:
@@ -129,3 +153,62 @@ class _Search:
 
     def _score(self, total: float, length: int) -> float:
         return total / max(length, 1) ** self._penalty
+
+
+class BeamWriter:
+    """The best text of a beam search, for a `Generation`: nothing of it is certain before the end.
+
+    It is what a `Writer` is for a sampled text, with a row of the batch per hypothesis.
+    """
+
+    def __init__(self, options: GenerateOptions):
+        self.options = options
+        self.width = 1  # rows of the batch
+        self.finish: Finish | None = None
+        self.error: BytelmError | None = None
+        self._taken = False
+        self._search = BeamSearch(
+            beams=options.beams,
+            max_bytes=options.max_bytes,
+            length_penalty=options.length_penalty,
+        )
+        self._check_end()
+
+    @property
+    def next_rows(self) -> list[tuple[int, bytes]]:
+        """Which of its rows are continued, and what each is fed."""
+        return list(zip(self._search.parents, self._search.pieces, strict=True))
+
+    def step(self, logprobs_BO: Tensor) -> None:
+        """Extend every hypothesis; logprobs (width, 257)."""
+        self._search.step(logprobs_BO)
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if not self._search.done:
+            return
+        if not self._search.best():
+            self.fail(BytelmError("the model gives probability zero to everything"))
+            return
+        self.finish = "end" if self._search.best()[0].ended else "length"
+
+    def fail(self, error: BytelmError) -> None:
+        """Finish with an error, which `result` raises."""
+        self.finish, self.error = "error", error
+
+    def take(self) -> bytes:
+        """The whole text, once, when it is finished."""
+        if self.finish not in ("end", "length") or self._taken:
+            return b""
+        self._taken = True
+        return self._search.best()[0].data
+
+    def result(self) -> Generated:
+        """The best text; raises the error that ended the search. Nothing if it was cancelled."""
+        assert self.finish is not None, "the text is not finished"
+        if self.error is not None:
+            raise self.error
+        if self.finish == "cancelled":
+            return Generated(data=b"", finish="cancelled", logprob=0.0, log_mass=0.0)
+        best = self._search.best()[0]
+        return Generated(data=best.data, finish=self.finish, logprob=best.logprob, log_mass=0.0)

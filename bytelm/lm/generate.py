@@ -6,11 +6,10 @@ Both functions run a `Generation`, which says how; `GenerateOptions` says what c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Literal, Unpack, overload
 
 from bytelm.errors import BytelmError
-from bytelm.lm.beam import beam_search
 from bytelm.lm.constraint import Constraint
 from bytelm.lm.generation import Generation
 from bytelm.lm.options import GenerateKeywords, GenerateOptions
@@ -56,8 +55,6 @@ def generate(
     prompt: bytes = ...,
     *,
     context: ContextLike = ...,
-    beams: int = ...,
-    length_penalty: float = ...,
     stream: Literal[False] = ...,
     **options: Unpack[GenerateKeywords],
 ) -> bytes: ...
@@ -84,9 +81,9 @@ def generate(
     utf8: bool = False,
     regex: str | bytes | None = None,
     constraint: Constraint | None = None,
-    context: ContextLike = None,
     beams: int = 0,
     length_penalty: float = 0.0,
+    context: ContextLike = None,
     stream: bool = False,
 ) -> bytes | Iterator[bytes]:
     """The bytes that follow `prompt`; with stream=True an iterator over pieces of them, in whole
@@ -94,8 +91,6 @@ def generate(
 
     The options are those of `GenerateOptions`; `generate_batch` also says how each text ended.
     context: as in `ByteLM.start`; a sequence-to-sequence model reads it with its encoder.
-    beams: above 0, the best text that a beam search of that width finds (`lm.beam`), which takes
-    `max_bytes` and `length_penalty` only; `BytelmError` for any other option beside it.
 
     >>> from bytelm.lm.ngram import NgramLM
     >>> lm = NgramLM.train([b"to be or not to be"], order=4)
@@ -113,34 +108,14 @@ def generate(
         utf8=utf8,
         regex=regex,
         constraint=constraint,
+        beams=beams,
+        length_penalty=length_penalty,
     )
-    if beams or length_penalty:
-        _check_beam_options(options, beams=beams, stream=stream)
-        return beam_search(
-            lm,
-            prompt,
-            beams=beams,
-            max_bytes=max_bytes,
-            length_penalty=length_penalty,
-            context=context,
-        )[0].data
-    run = Generation(lm, rows=1)
+    if beams and stream:
+        raise BytelmError("nothing of a beam search is certain before its end: stream is no use")
+    run = Generation(lm, rows=max(1, beams))
     pieces = _pieces(run, run.add(prompt, options, context=context))
     return pieces if stream else b"".join(pieces)
-
-
-def _check_beam_options(options: GenerateOptions, *, beams: int, stream: bool) -> None:
-    """`BytelmError` for options that would have no effect on a beam search, or without one."""
-    if not beams:
-        raise BytelmError("length_penalty ranks the texts of a beam search: give beams, too")
-    plain = GenerateOptions(max_bytes=options.max_bytes)
-    names = [f.name for f in fields(options)]
-    idle = [name for name in names if getattr(options, name) != getattr(plain, name)]
-    if idle := [*idle, *(["stream"] if stream else [])]:
-        raise BytelmError(
-            f"beams search for the most probable text, whole: {', '.join(idle)} cannot be combined "
-            "with them"
-        )
 
 
 def _pieces(run: Generation, key: int) -> Iterator[bytes]:

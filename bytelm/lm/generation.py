@@ -4,6 +4,7 @@ Up to `rows` texts are written at once, as one batch of the model (continuous ba
 ends leaves the batch before the model's next forward, and waiting prompts take the free rows: all
 that wait and fit are read in one prefill and joined to the running rows, which meanwhile lose no
 step. Each text has its own options, random numbers and constraint, so it is what it would be alone.
+A beam search is one text that takes several rows.
 
 A mistake of one request (a context the model has no room for, a constraint that leads nowhere) ends
 that request with the finish "error"; `result` raises it. The others do not notice.
@@ -16,7 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from torch import Tensor
+
 from bytelm.errors import BytelmError
+from bytelm.lm.beam import BeamWriter
 from bytelm.lm.options import GenerateOptions
 from bytelm.lm.protocol import BatchState, ByteLM, Context, ContextLike
 from bytelm.lm.writer import Finish, Generated, Writer, write_step
@@ -31,8 +35,13 @@ class _Request:
     key: int
     prompt: bytes
     context: Context
-    writer: Writer
+    writer: Writer | BeamWriter
     told: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the batch it may take."""
+        return max(1, self.writer.options.beams)
 
     def event(self) -> Event | None:
         """What is to be told of it now."""
@@ -91,7 +100,13 @@ class Generation:
         begins as soon as a row is free. `BytelmError` if the options cannot be met.
         """
         (prompt,), (given,) = self.lm.checked("prompt", [prompt], [context])
-        writer = Writer(prompt, options or GenerateOptions())
+        options = options or GenerateOptions()
+        if options.beams > self.rows:
+            raise BytelmError(
+                f"a search with {options.beams} beams takes as many rows, and the run has "
+                f"{self.rows}: make it with more rows"
+            )
+        writer = BeamWriter(options) if options.beams else Writer(prompt, options)
         request = _Request(next(self._keys), prompt, given, writer)
         self._known[request.key] = self._waiting[request.key] = request
         return request.key
@@ -144,9 +159,24 @@ class Generation:
         self._advance()
         taken = self._admit()
         if self._state is not None:
-            write_step(self._state.logprobs(), [request.writer for request in self._running])
+            self._write(self._state.logprobs())
         self._due += [request for request in taken if request not in self._running]
         self._due += self._running
+
+    def _write(self, logprobs_BO: Tensor) -> None:
+        """Give each text the distributions after its rows."""
+        single: list[tuple[int, Writer]] = []
+        at = 0
+        for request in self._running:
+            writer = request.writer
+            if isinstance(writer, Writer):
+                single.append((at, writer))
+            else:
+                writer.step(logprobs_BO[at : at + writer.width])
+            at += writer.width
+        if single:
+            rows, writers = zip(*single, strict=True)
+            write_step(logprobs_BO if len(rows) == at else logprobs_BO[list(rows)], writers)
 
     def _request(self, key: int) -> _Request:
         if key not in self._known:
@@ -154,26 +184,38 @@ class Generation:
         return self._known[key]
 
     def _advance(self) -> None:
-        """Let finished rows leave, and feed the others what they wrote."""
-        left = [b for b, request in enumerate(self._running) if request.writer.finish is None]
+        """Let finished texts leave, and feed the others what they wrote."""
+        left, rows, pieces, at = [], [], [], 0
+        for request in self._running:
+            writer, first = request.writer, at
+            at += writer.width
+            if writer.finish is None:
+                left.append(request)
+                rows += [first + row for row, _ in writer.next_rows]
+                pieces += [piece for _, piece in writer.next_rows]
+                writer.width = len(writer.next_rows)
+        self._running = left
         if not left or self._state is None:
-            self._running, self._state = [], None
+            self._state = None
             return
-        if len(left) < len(self._running):
-            self._state = self._state.select(left)
-            self._running = [self._running[b] for b in left]
-        self._state = self._state.feed([request.writer.newest for request in self._running])
+        if rows != list(range(at)):
+            self._state = self._state.select(rows)
+        self._state = self._state.feed(pieces)
 
     def _admit(self) -> list[_Request]:
         """Let waiting prompts join where rows are free; -> those that no longer wait. One that has
         nothing to write takes no row."""
         taken: list[_Request] = []
         joining: list[_Request] = []
-        while self._waiting and len(self._running) + len(joining) < self.rows:
-            request = self._waiting.pop(next(iter(self._waiting)))
-            taken.append(request)
+        free = self.rows - sum(request.rows for request in self._running)
+        while self._waiting:
+            request = next(iter(self._waiting.values()))
             if request.writer.finish is None:
+                if request.rows > free:
+                    break
+                free -= request.rows
                 joining.append(request)
+            taken.append(self._waiting.pop(request.key))
         if joining:
             self._prefill(joining)
         return taken

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from numbers import Integral
 from typing import TypedDict
@@ -24,6 +25,9 @@ class GenerateOptions:
     utf8         only well-formed UTF-8 (counted from an unfinished character of the prompt on)
     regex        the text as a whole must match; `str`: over characters, `bytes`: over bytes
     constraint   any object with the methods of `Constraint`
+    beams        above 0, the best text that a beam search of that width finds (`lm.beam`) instead
+                 of a sample; of the other options it takes max_bytes and length_penalty only
+    length_penalty   of a beam search: above 0, longer texts are ranked higher
     """
 
     max_bytes: int = 200
@@ -36,13 +40,15 @@ class GenerateOptions:
     utf8: bool = False
     regex: str | bytes | None = None
     constraint: Constraint | None = None
+    beams: int = 0
+    length_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         stops = (self.stop,) if isinstance(self.stop, bytes) else tuple(self.stop)
         if not all(isinstance(stop, bytes) and stop for stop in stops):
             raise BytelmError(f"a stop string is bytes, at least one, not {self.stop!r}")
         object.__setattr__(self, "stop", stops)
-        for name in ("max_bytes", "seed"):
+        for name in ("max_bytes", "seed", "beams"):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < 0:
                 raise BytelmError(f"{name} must be a whole number and at least 0, not {value!r}")
@@ -52,6 +58,21 @@ class GenerateOptions:
                 f"{type(self.constraint).__name__} lacks some of them"
             )
         _ = self.sampling  # its own checks
+        self._check_beams()
+
+    def _check_beams(self) -> None:
+        """`BytelmError` for options that would have no effect on a beam search, or without one."""
+        if self.length_penalty and not self.beams:
+            raise BytelmError("length_penalty ranks the texts of a beam search: give beams, too")
+        if not 0 <= self.length_penalty < math.inf:
+            raise BytelmError(f"length_penalty must be at least 0, not {self.length_penalty}")
+        taken = ("max_bytes", "beams", "length_penalty")
+        idle = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        if self.beams and (idle := [name for name in idle if name not in taken]):
+            raise BytelmError(
+                f"beams search for the most probable text: {', '.join(idle)} cannot be combined "
+                "with them"
+            )
 
     @cached_property
     def sampling(self) -> Sampling:
@@ -74,3 +95,5 @@ class GenerateKeywords(TypedDict, total=False):
     utf8: bool
     regex: str | bytes | None
     constraint: Constraint | None
+    beams: int
+    length_penalty: float

@@ -50,6 +50,8 @@ class Generated:
 class Writer:
     """A text that grows by one outcome per step; `BytelmError` if its options cannot be met."""
 
+    width = 1  # rows of the batch
+
     def __init__(self, prompt: bytes, options: GenerateOptions):
         self.options = options
         self.random = np.random.Generator(np.random.Philox(options.seed))
@@ -58,7 +60,7 @@ class Writer:
         )
         self.finish: Finish | None = None
         self.error: BytelmError | None = None
-        self.newest = b""  # the byte that the model has not read yet
+        self._newest = b""  # the byte that the model has not read yet
         self._data = bytearray()
         self._shown = CharacterBuffer()
         self._taken = self._stop_length = 0
@@ -74,6 +76,11 @@ class Writer:
             self.finish = "constraint"
         elif len(self._data) == self.options.max_bytes:
             self.finish = "length"
+
+    @property
+    def next_rows(self) -> list[tuple[int, bytes]]:
+        """Which of its rows are continued, and what each is fed: its only row, the newest byte."""
+        return [(0, self._newest)]
 
     def mask(self) -> np.ndarray:
         """(257,) bool of what may come next."""
@@ -100,11 +107,11 @@ class Writer:
     def write(self, outcome: int, logprob: float) -> None:
         """Take an outcome of that log P; fail where the constraint does."""
         self._logprob += logprob
-        self.newest = b""
+        self._newest = b""
         if outcome == END:
             self.finish = "end"
             return
-        self.newest = bytes([outcome])
+        self._newest = bytes([outcome])
         self._data.append(outcome)
         try:
             if self.constraint is not None:

@@ -75,6 +75,9 @@ PROMPTS = [b"", b"the ", b"she sells sea shells", b"th", b"\xc3", b"the "]
 
 def some_options(draw: random.Random, *, any_byte: bool) -> dict:
     """Random options; constraints only for models that give every byte some probability."""
+    if draw.random() < 0.2:
+        beams, penalty = draw.randint(1, 3), draw.choice([0.0, 0.8])
+        return {"beams": beams, "length_penalty": penalty, "max_bytes": draw.randint(0, 9)}
     options = {
         "max_bytes": draw.randint(0, 18),
         "temperature": draw.choice([0, 0.8, 1.5]),
@@ -85,7 +88,7 @@ def some_options(draw: random.Random, *, any_byte: bool) -> dict:
     }
     if any_byte and draw.random() < 0.4:
         options["utf8"] = True
-    if any_byte and draw.random() < 0.3:
+    elif any_byte and draw.random() < 0.4:
         options |= {"regex": "[a-z ]+é?", "max_bytes": 12}
     return options
 
@@ -278,6 +281,8 @@ def test_cancelled_and_forgotten_texts():
             run.result(key)
     with pytest.raises(BytelmError, match="rows must be"):
         Generation(ngram(), rows=0)
+    with pytest.raises(BytelmError, match="a search with 4 beams takes as many rows"):
+        Generation(ngram(), rows=3).add(b"", GenerateOptions(beams=4))
 
 
 def test_options_are_the_same_wherever_they_are_listed():
@@ -286,8 +291,7 @@ def test_options_are_the_same_wherever_they_are_listed():
     parameters = inspect.signature(generate).parameters
     listed = {k: p.default for k, p in parameters.items() if k in names}
     assert listed == {field.name: field.default for field in fields(GenerateOptions)}
-    more = {"lm", "prompt", "context", "stream", "beams", "length_penalty"}
-    assert set(parameters) - set(names) == more
+    assert set(parameters) - set(names) == {"lm", "prompt", "context", "stream"}
     assert bytelm.Generation is Generation and bytelm.GenerateOptions is GenerateOptions
 
 
