@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,8 +24,14 @@ from bytelm.cli.common import (
 from bytelm.cli.output import note, print_json
 from bytelm.errors import BytelmError, DataError
 
+if TYPE_CHECKING:
+    from bytelm.lm.options import GenerateKeywords
+
 MaxBytes = Annotated[int, typer.Option(min=0, help="Write at most this many bytes.")]
 Temperature = Annotated[float, typer.Option(help="0 = always the most probable byte.")]
+OwnTemperature = Annotated[
+    float | None, typer.Option(help="0 = always the most probable byte; default: 0.8.")
+]
 TopK = Annotated[int, typer.Option(help="Choose among the k most probable bytes; 0 = all.")]
 TopP = Annotated[float, typer.Option(help="Choose among bytes of this total probability.")]
 MinP = Annotated[float, typer.Option(help="Drop bytes less probable than this share of the best.")]
@@ -65,7 +71,7 @@ def generate(
     context: ContextText = None,
     context_file: ContextFile = None,
     max_bytes: MaxBytes = 200,
-    temperature: Temperature = 0.8,
+    temperature: OwnTemperature = None,
     top_k: TopK = 0,
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
@@ -73,6 +79,13 @@ def generate(
     utf8: Utf8 = False,
     stop: Stop = None,
     regex: Annotated[str | None, typer.Option(help="What is written must match this.")] = None,
+    beams: Annotated[
+        int,
+        typer.Option(min=0, help="Write the most probable text that so wide a search finds."),
+    ] = 0,
+    length_penalty: Annotated[
+        float, typer.Option(help="Of --beams: above 0, longer texts are ranked higher.")
+    ] = 0.0,
     *,
     options: ModelOptions,
 ) -> None:
@@ -82,22 +95,23 @@ def generate(
     begin = _text("prompt", prompt, prompt_file)
     given = _text("context", context, context_file)
     lm = open_model(model, options)
-    pieces = write(
-        lm,
-        begin,
-        context=given,
-        max_bytes=max_bytes,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        stop=_stops(stop),
-        seed=seed,
-        utf8=utf8,
-        regex=regex,
-        stream=True,
-    )
-    _write(pieces)
+    wanted: GenerateKeywords = {
+        "max_bytes": max_bytes,
+        "temperature": (1.0 if beams else 0.8) if temperature is None else temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "stop": _stops(stop),
+        "seed": seed,
+        "utf8": utf8,
+        "regex": regex,
+        "beams": beams,
+        "length_penalty": length_penalty,
+    }
+    if beams:
+        _write([write(lm, begin, context=given, **wanted)])
+    else:
+        _write(write(lm, begin, context=given, stream=True, **wanted))
 
 
 @with_model_options

@@ -93,6 +93,14 @@ def test_a_context_is_the_source_of_an_encoder_decoder_and_the_past_of_others(ru
         assert bytelm(*one, *source)[0] == bytelm(*one, *source)[0]
 
 
+def test_generate_searches_for_the_most_probable_text(runs, bytelm):
+    arguments = ["generate", runs / "flat", "--prompt", "se", "--max-bytes", 5, "--beams", 3]
+    expected = generate(load(runs / "flat"), b"se", max_bytes=5, beams=3)
+    assert bytelm(*arguments)[0] == expected
+    _, err = bytelm(*arguments, "--top-k", 3, status=2)
+    assert "top_k cannot be combined" in err
+
+
 def test_settings_of_converted_models_reach_every_command(runs, bytelm):
     (runs / "short").write_bytes(b"she sells")
     options = ["--mode", "all", "--beam", 3, "--epsilon", 0.01, "--window", 20]
