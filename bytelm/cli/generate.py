@@ -265,7 +265,7 @@ def chunks(
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     print(terminal_text(data, stages, colour=colour, encoding=sys.stdout.encoding or "ascii"))
     for s, count in enumerate(counts):
-        note(f"stage {s}: {count:,} chunks, {len(data) / max(count, 1):.2f} bytes a chunk")
+        note(f"stage {s}: {count:,} chunks, {len(data) / max(count, 1):.2f} bytes per chunk")
 
 
 def _text(name: str, text: str | None, file: Path | None) -> bytes:

@@ -2,9 +2,10 @@
 
 Up to `rows` texts are written at once, as one batch of the model (continuous batching). A text that
 ends leaves the batch before the model's next forward, and waiting prompts take the free rows: all
-that wait and fit are read in one prefill and joined to the running rows, which meanwhile lose no
-step. Each text has its own options, random numbers and constraint, so it is what it would be alone.
-A beam search is one text that takes several rows.
+that wait and fit are read in one prefill (one per class of lengths, so that a short prompt is not
+padded to a long one) and joined to the running rows, which meanwhile lose no step. Each text has
+its own options, random numbers and constraint, so it is what it would be alone. A beam search is
+one text that takes several rows.
 
 A mistake of one request (a context the model has no room for, a constraint that leads nowhere) ends
 that request with the finish "error"; `result` raises it. The others do not notice.
@@ -26,6 +27,7 @@ from bytelm.lm.protocol import BatchState, ByteLM, Context, ContextLike
 from bytelm.lm.writer import Finish, Generated, Writer, write_step
 
 Event = tuple[int, bytes, Finish | None]
+_SHORT = 64  # bytes; prompts below are read together whatever their lengths
 
 
 @dataclass(slots=True, eq=False)
@@ -216,8 +218,8 @@ class Generation:
                 free -= request.rows
                 joining.append(request)
             taken.append(self._waiting.pop(request.key))
-        if joining:
-            self._prefill(joining)
+        for group in _of_like_length(joining):
+            self._prefill(group)
         return taken
 
     def _prefill(self, joining: Sequence[_Request]) -> None:
@@ -241,3 +243,13 @@ class Generation:
         prompts, contexts = zip(*place, strict=True)
         state = self.lm.start_batch(prompts, context=contexts)
         return state if len(place) == len(asked) else state.select([place[both] for both in asked])
+
+
+def _of_like_length(requests: Sequence[_Request]) -> list[list[_Request]]:
+    """The requests in groups to be read together: below 64 bytes, 128, 256 and so on. Padding then
+    at most doubles a long prefill."""
+    groups: dict[int, list[_Request]] = {}
+    for request in requests:
+        size = sum(len(part) for part in (request.prompt, *request.context))
+        groups.setdefault((size // _SHORT).bit_length(), []).append(request)
+    return list(groups.values())

@@ -15,6 +15,8 @@ from bytelm.lm.generation import Generation
 from bytelm.lm.ngram import NgramLM
 from bytelm.lm.options import GenerateKeywords, GenerateOptions
 from bytelm.lm.protocol import BatchState, ByteLM
+from bytelm.lm.regex import regex_dfa
+from bytelm.lm.utf8 import utf8_dfa
 from tests.exact.test_converter import MODES
 from tests.lm import subwords
 from tests.lm.contract import ensemble, hnet, ngram, transformer
@@ -164,6 +166,25 @@ def test_waiting_prompts_are_read_in_one_prefill_and_a_shared_prompt_once():
     texts = generate_batch(lm, [b"a", b"b", b"a", b"c", b"s"], rows=4, **options)
     assert lm.started == [3, 1]
     assert texts[0].data == texts[2].data == generate(ngram(), b"a", **options)
+
+
+def test_a_short_prompt_is_not_padded_to_a_long_one():
+    lm = Counting(ngram())
+    prompts = [b"a", b"b" * 63, b"c" * 1000, b"d" * 900, b"e" * 64]
+    texts = generate_batch(lm, prompts, max_bytes=3, temperature=0)
+    assert sorted(lm.started) == [1, 2, 2]
+    for prompt, text in zip(prompts, texts, strict=True):
+        assert text.data == generate(ngram(), prompt, max_bytes=3, temperature=0)
+
+
+@pytest.mark.parametrize("prompt", [b"she ", "é".encode()[:1]])
+def test_our_own_constraints_are_constraints_like_any_other(prompt):
+    options = {"max_bytes": 9, "seed": 3, "temperature": 2.0}
+    lm = ngram()
+    same = generate(lm, prompt, constraint=utf8_dfa(), **options)
+    assert same == generate(lm, prompt, utf8=True, **options)
+    same = generate(lm, prompt, constraint=regex_dfa("[a-e]+"), **options)
+    assert same == generate(lm, prompt, regex="[a-e]+", **options)
 
 
 def test_prompts_may_come_after_the_run_has_come_to_rest():
