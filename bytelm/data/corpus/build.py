@@ -11,7 +11,7 @@ output) is stored: building twice gives the same bytes.
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -125,14 +125,9 @@ def is_heldout(document: Document, *, share: float, seed: int) -> bool:
 
 
 def _settings(reading: Reading, *, deduplicate: bool, shard_bytes: int) -> dict[str, Any]:
-    """What a build depends on besides its sources, as stored and compared on resuming.
-
-    Columns are named only where there are any: earlier versions did not know them.
-    """
-    how = asdict(reading)
-    if not how["columns"]:
-        del how["columns"]
-    return {"deduplicate": deduplicate, "shard_bytes": shard_bytes, "reading": how}
+    """What a build depends on besides its sources, as stored and compared on resuming."""
+    how = {"deduplicate": deduplicate, "shard_bytes": shard_bytes}
+    return {**how, "reading": reading.settings()}
 
 
 class Builder:

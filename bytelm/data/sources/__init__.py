@@ -11,4 +11,6 @@ from bytelm.data.sources.base import MemorySource as MemorySource
 from bytelm.data.sources.base import OneFile as OneFile
 from bytelm.data.sources.base import Reading as Reading
 from bytelm.data.sources.base import Source as Source
+from bytelm.data.sources.limits import Limits as Limits
+from bytelm.data.sources.notes import Notes as Notes
 from bytelm.data.sources.open import open_source as open_source

@@ -7,12 +7,15 @@ file name, or by `magic` numbers, and is made by its `open`. All of ours go by t
 that what happens is predictable.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from bytelm.data.sources.limits import Limits
+from bytelm.data.sources.notes import Kind, Notes
 from bytelm.errors import DataError, unknown_name
 
 
@@ -37,12 +40,21 @@ class Reading:
     field     JSON or column name of the text of a record (dots go into nested objects)
     group     JSON or column name of what must stay together in a split; None: the record alone
     columns   JSON or column names of what is kept with each record, as text: labels, languages
+    limits    what a file may unpack to
+    strict    whatever would be noted (a link, a file that is not what its name says) is an error
+    skip_errors  whatever would be an error (a damaged file or record) is left out and noted
+    notes     collects what was left out or taken otherwise than its name says; no setting
     group_by_folder  files of one folder stay together in a split, rather than each file alone
     raw       take every file as it stands, archives and records too
     sections  executables whole, or cut into sections ("each"), or only those with instructions
 
-    Raises `DataError` for an unknown value of `sections` and for columns that have the name of
-    something every document has.
+    Raises `DataError` for an unknown value of `sections`, for columns that have the name of
+    something every document has, and for `strict` together with `skip_errors`.
+
+    >>> reading = Reading()
+    >>> reading.note("link", "folder/up")
+    >>> reading.notes.lines()
+    ['skipped 1 link: folder/up']
     """
 
     field: str = "text"
@@ -51,8 +63,14 @@ class Reading:
     raw: bool = False
     sections: Literal["whole", "code", "each"] = "whole"
     columns: tuple[str, ...] = ()
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    strict: bool = False
+    skip_errors: bool = False
+    notes: Notes = dataclasses.field(default_factory=Notes, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.strict and self.skip_errors:
+            raise DataError("strict makes notes errors, skip_errors errors notes: choose one")
         if self.sections not in _PARTS:
             raise DataError(unknown_name("part of executables", self.sections, _PARTS))
         if taken := [name for name in self.columns if name in STANDARD_COLUMNS]:
@@ -60,6 +78,29 @@ class Reading:
                 f"the column {taken[0]!r} is one that every document has (these are "
                 f"{', '.join(STANDARD_COLUMNS)}): rename it in the records"
             )
+
+    def note(self, kind: Kind, place: str, *, why: str = "") -> None:
+        """Report something that is left out or taken as it stands; `DataError` if `strict`."""
+        told = f"{place}: {why}" if why else place
+        if self.strict:
+            raise DataError(f"--strict: {kind} at {told}")
+        self.notes.add(kind, told)
+
+    def problem(self, kind: Kind, place: str, error: Exception | str) -> None:
+        """Raise `DataError` for something that cannot be read, or note it if `skip_errors`."""
+        if not self.skip_errors:
+            advice = "" if "--skip-errors" in str(error) else ". --skip-errors leaves it out"
+            raise DataError(f"{place}: {error}{advice}")
+        self.notes.add(kind, f"{place}: {error}")
+
+    def settings(self) -> dict[str, Any]:
+        """What the documents depend on, for JSON; what is as by default since earlier versions,
+        which did not know it, is left out."""
+        kept = {name: value for name, value in asdict(self).items() if name != "notes"}
+        for name in ("columns", "limits", "strict", "skip_errors"):
+            if getattr(self, name) == getattr(Reading(), name):
+                del kept[name]
+        return kept
 
 
 _PARTS = ("whole", "code", "each")

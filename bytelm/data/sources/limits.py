@@ -1,0 +1,107 @@
+"""`Limits`: what unpacking may cost before a file is refused as a bomb.
+
+They are judged by what matters, and are the same wherever something is unpacked: archives, single
+compressed files and compressed records. The ratio of bytes out to bytes in counts only beyond a
+floor, since a short run of zeros is ordinary and a large honest text packs to a fifth, not to a
+thousandth. Every error names the limit that struck and the option that raises it.
+"""
+
+from dataclasses import dataclass, fields
+
+from bytelm.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits on what one file may unpack to, the archives nested in it included.
+
+    unpacked_bytes  bytes that come out in all
+    ratio           bytes out to bytes in, judged once `floor_bytes` have come out
+    floor_bytes     bytes that may come out whatever the ratio
+    nesting         archives in archives
+    members         files in an archive, those of nested ones included
+    window_bytes    memory a zstd frame may ask for (the default reads all that `zstd --long=31`
+                    writes; it is taken as the frame fills it)
+
+    Raises `DataError` for a value below 1.
+
+    >>> Limits(nesting=0)
+    Traceback (most recent call last):
+    ...
+    bytelm.errors.DataError: the limit nesting must be at least 1, not 0
+    """
+
+    unpacked_bytes: int = 1 << 40
+    ratio: float = 250.0
+    floor_bytes: int = 256 << 20
+    nesting: int = 4
+    members: int = 10_000_000
+    window_bytes: int = 1 << 31
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value >= 1:
+                raise DataError(f"the limit {field.name} must be at least 1, not {value}")
+
+    @staticmethod
+    def option(name: str) -> str:
+        """How the command line spells a limit.
+
+        >>> Limits.option("unpacked_bytes")
+        '--max-unpacked'
+        """
+        return "--max-" + name.removesuffix("_bytes").replace("_", "-")
+
+
+@dataclass
+class Budget:
+    """What one file, called `name` and `size` bytes long, has been unpacked to so far.
+
+    `size` is None for a stream of unknown length; then the ratio is not judged.
+    """
+
+    limits: Limits
+    size: int | None
+    name: str
+    out: int = 0
+    members: int = 0
+
+    def spend(self, count: int) -> None:
+        """Count bytes that came out; `DataError` when they are too many."""
+        self.out += count
+        limits = self.limits
+        if self.out > limits.unpacked_bytes:
+            self.refuse(
+                "unpacked_bytes", f"it unpacks to more than {limits.unpacked_bytes:,} bytes"
+            )
+        if self.size is None or self.out <= limits.floor_bytes:
+            return
+        if self.out > limits.ratio * self.size:
+            self.refuse(
+                "ratio",
+                f"its {self.size:,} bytes unpack to more than {limits.ratio:g} times as many (and "
+                f"beyond the {limits.floor_bytes:,} bytes that may come out whatever the ratio)",
+            )
+
+    def count_member(self) -> None:
+        """Count a member; `DataError` when they are too many."""
+        self.members += 1
+        if self.members > self.limits.members:
+            self.refuse("members", f"it has more than {self.limits.members:,} members")
+
+    def check_nesting(self, depth: int) -> None:
+        """`DataError` for an archive `depth` archives deep, if that is too deep."""
+        if depth > self.limits.nesting:
+            self.refuse("nesting", f"archives are nested deeper than {self.limits.nesting}")
+
+    def refuse(self, limit: str, why: str) -> None:
+        """Raise the error that names a limit."""
+        raise LimitError(
+            f"{self.name} is refused as an archive bomb: {why}. If it is honest, raise the limit "
+            f"with {Limits.option(limit)}; --skip-errors leaves out the rest of the file"
+        )
+
+
+class LimitError(DataError):
+    """A file unpacks to more than its `Limits` allow."""
