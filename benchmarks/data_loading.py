@@ -3,7 +3,7 @@
 Run: `python -m benchmarks.data_loading`. All rows read the same bytes in one run, in turn, on one
 thread, in windows of 8 KiB, as int64 inputs and targets; the figure is CPU seconds of this process
 (wall time is noisy on shared cores). The plain DataLoader slices the same memory map by `randperm`
-and collates; `datasets` streams a Parquet file with one window a row through a shuffle buffer.
+and collates; `datasets` streams a Parquet file with one window per row through a shuffle buffer.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def measure(folder: Path, *, megabytes: int, windows: int) -> list[dict[str, obj
 
 
 def write_bytes(folder: Path, *, megabytes: int) -> tuple[Path, Path]:
-    """The same bytes as a plain file and as Parquet, one window a row."""
+    """The same bytes as a plain file and as Parquet, one window per row."""
     import pyarrow as pa
     from pyarrow import parquet
 

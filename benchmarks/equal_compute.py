@@ -121,7 +121,7 @@ def main() -> None:
         for name, recipe in RECIPES.items():
             found[name].append(train(recipe, seed, options.seconds, options.runs))
     table: list[list[object]] = [
-        ["model", "bits/byte (seeds)", "kB per CPU second", "bytes a chunk"]
+        ["model", "bits/byte (seeds)", "kB per CPU second", "bytes per chunk"]
     ]
     for name, results in found.items():
         bits = [r["bits_per_byte"] for r in results]

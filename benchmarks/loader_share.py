@@ -106,7 +106,7 @@ def _memory(pid: int) -> dict[str, float]:
 def measure_share(*, steps: int) -> None:
     """Store loader_share."""
     rows = [share_of_a_step(name, steps=steps, dtype="bfloat16") for name in RECIPES]
-    table: list[list[object]] = [["recipe", "CPU ms a step", "of it the loader", "share"]]
+    table: list[list[object]] = [["recipe", "CPU ms per step", "of it the loader", "share"]]
     table += [
         [r["recipe"], f"{r['step_ms']:.0f}", f"{r['load_ms']:.2f}", f"{r['percent']:.2f} %"]
         for r in rows

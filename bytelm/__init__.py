@@ -7,7 +7,7 @@ so that `bytelm --help` never waits for torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from bytelm.version import __version__ as __version__
 
 # public name -> module that defines it
 _PUBLIC = {

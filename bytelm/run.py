@@ -32,10 +32,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bytelm import __version__
 from bytelm.errors import CheckpointError, RecipeError
 from bytelm.files import is_vacant, link_file, sweep, write_bytes, write_file, write_text
 from bytelm.recipe import Recipe
+from bytelm.version import __version__
 from bytelm.vocab import TokenVocab, Vocab, vocab_from_dict
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ SOURCES = sorted((ROOT / "bytelm").rglob("*.py"))
 # What each part may import besides itself: names of modules or packages of bytelm. Imports run one
 # way (DESIGN): errors, vocab, files <- nn, data, tokenizer <- arch, objectives <- training;
 # lm.protocol <- exact, lm <- loading <- evaluate, hub, cli. The longest name that fits decides.
-_BASE = ("errors", "vocab", "files", "compiled")
+_BASE = ("errors", "vocab", "files", "version", "compiled")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "version": (),
     "compiled": (),
     "memory": (),
     "vocab": ("errors",),
@@ -32,7 +33,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "recipe_sections": (),
     "recipe_overrides": ("errors", "recipe_sections"),
     "recipe": ("errors", "registry", "recipe_sections", "recipe_overrides"),
-    "run": ("errors", "vocab", "files", "recipe"),
+    "run": ("errors", "vocab", "files", "version", "recipe"),
     "training": (
         *(*_BASE, "memory", "arch.base", "data", "objectives"),
         *("recipe", "recipe_sections", "run", "tokenizer"),

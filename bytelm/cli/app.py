@@ -10,8 +10,8 @@ from importlib import import_module
 
 import typer
 
-from bytelm import __version__
 from bytelm.errors import BytelmError
+from bytelm.version import __version__
 
 _GROUPS = ("train", "eval", "generate", "classify", "data", "tokenizer", "models")
 _USERS_DISK = (  # what only the user can put right

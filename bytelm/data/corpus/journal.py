@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bytelm import __version__
 from bytelm.data.corpus.metadata import Row
 from bytelm.data.sources.base import Source
+from bytelm.version import __version__
 
 JOURNAL = "journal.jsonl"
 
