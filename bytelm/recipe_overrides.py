@@ -2,7 +2,8 @@
 
 Both work on the raw tree, before it is validated: an override that switches a `kind` or a feature
 off takes the file's dependent settings with it, whereas a setting that nobody switched off and that
-does nothing is an error.
+does nothing is an error. Likewise a limit given by an override takes the place of the file's limit:
+who asks for `train.steps=2000` does not want to end at the minutes that the file names.
 """
 
 import tomllib
@@ -14,6 +15,7 @@ from bytelm.recipe_sections import KINDS, EvaluateSettings, kind_of
 
 # (section, the field that chooses a registered class, its default): another choice clears the rest
 _CHOICES = (("model", "arch", None), ("objective", "kind", "causal"))
+_LIMITS = ("steps", "max_minutes")  # of [train]
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -33,11 +35,24 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
             if not isinstance(node, dict):
                 raise RecipeError(f"{key}: {part!r} is a value, not a section")
         node[last] = value
+    changed = changes.keys() | _replace_limits(tree, changes)
     for key, switch, reason in list(ineffective(tree)):
-        if key in changes or switch not in changes:
+        if key in changes or switch not in changed:
             raise RecipeError(f"{key} has no effect: {reason}. Remove it or change {switch}")
         section, _, field = key.partition(".")
         del tree[section][field]
+
+
+def _replace_limits(tree: dict[str, Any], changes: Mapping[str, Any]) -> set[str]:
+    """Drop the limits of the tree that nobody gave when another one was given; -> which."""
+    train = tree.get("train")
+    given = {name for name in _LIMITS if f"train.{name}" in changes}
+    if not given or not isinstance(train, dict):
+        return set()
+    dropped = {name for name in _LIMITS if name not in given and name in train}
+    for name in dropped:
+        del train[name]
+    return {f"train.{name}" for name in dropped}
 
 
 def ineffective(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

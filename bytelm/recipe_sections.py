@@ -145,7 +145,8 @@ class WSDSettings(CosineSettings):
 
 
 class TrainSettings(Settings):
-    """How long, how much at a time, and on what. A run ends at whichever limit comes first."""
+    """How long, how much at a time, and on what. A run ends at whichever limit comes first; a limit
+    given by an override takes the place of those in the file."""
 
     steps: AtLeastOne | None = Field(None, description="steps to train")
     max_minutes: Positive | None = Field(None, description="minutes to train")
