@@ -25,7 +25,7 @@ class CheckpointError(BytelmError):
 
 
 class DiskError(BytelmError):
-    """A file cannot be written: the disk is full, read-only, or the quota is used up."""
+    """A file cannot be written: the disk is full, read-only, not the user's, or failing."""
 
 
 class TrainingError(BytelmError):

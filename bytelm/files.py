@@ -4,18 +4,21 @@ Everything goes to a temporary name in the same folder, is flushed to the disk (
 and of the folder), and is renamed. Temporary names start with ".tmp-"; a file's has the number of
 its process in it, so that two writers of one file never mix (the last one wins). A folder that is
 replaced is moved aside as .NAME.replaced first. What a killed writer left is removed, or put back,
-by `sweep` when the folder is opened again.
+by `sweep` when the folder is opened again. What the system refuses to a user (no room, no
+permission) is one error of ours, also where a library raises something else for it.
 """
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from bytelm.errors import DiskError
+from bytelm.errors import BytelmError, DiskError
+from bytelm.locks import LOCK
 
 _TEMPORARY = ".tmp-"
 _REPLACED = ".replaced"
@@ -143,8 +146,8 @@ def remove_folder(path: Path) -> None:
 
 
 def is_vacant(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a killed writer left behind."""
-    return all(entry.name.startswith(_TEMPORARY) for entry in folder.iterdir())
+    """Whether a folder holds nothing but what a killed writer left behind, or locks."""
+    return all(entry.name.startswith((_TEMPORARY, LOCK)) for entry in folder.iterdir())
 
 
 def sweep(folder: Path) -> None:
@@ -158,19 +161,67 @@ def sweep(folder: Path) -> None:
         restore_folder(folder / aside.name[1 : -len(_REPLACED)])
 
 
+# What the system refuses, and what the user can do about it.
+_NO_ROOM = (
+    "Make room (for training: or lower train.keep_last), then run the same command again; training "
+    "resumes with --resume"
+)
+_NO_ACCESS = "Choose another place, or change who may write there, then run the same command again"
+_REFUSALS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _NO_ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _NO_ACCESS),
+    errno.ENAMETOOLONG: "Choose a shorter name, then run the same command again",
+    errno.EIO: "The disk itself reports an error: choose another one, and check this one",
+}
+
+# Exceptions of libraries that stand for an OSError: the name of the class, a pattern of the
+# message, and the error number, or None where the pattern has it.
+_LIBRARY_ERRORS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
+    ("SafetensorError", re.compile(r"\(os error (\d+)\)"), None),
+    ("ArrowException", re.compile(r"\[errno (\d+)\]"), None),
+    # the zip writer of torch.save, which torch.distributed.checkpoint uses, drops the number: it
+    # was given less room than it wrote
+    ("RuntimeError", re.compile(r"inline_container\.cc|PytorchStreamWriter"), errno.ENOSPC),
+)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left" and related errors into a `DiskError` that says what to do."""
+    """Turn "no space left" and related errors, whichever library raises them, into a `DiskError`
+    that says what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+    except BytelmError:
+        raise
+    except Exception as error:
+        number = system_error(error)
+        if number not in _REFUSALS:
             raise
         raise DiskError(
-            f"cannot write {path}: {error.strerror}. Nothing half-written was left behind, and "
-            "what was written before is intact. Make room (for training: or lower "
-            "train.keep_last), then run the same command again; training resumes with --resume"
+            f"cannot write {path}: {os.strerror(number)}. Nothing half-written was left behind, "
+            f"and what was written before is intact. {_REFUSALS[number]}"
         ) from error
+
+
+def system_error(error: BaseException) -> int | None:
+    """The error number of the system that an exception stands for, or None.
+
+    >>> system_error(OSError(errno.ENOSPC, "No space left on device")) == errno.ENOSPC
+    True
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    names = {kind.__name__ for kind in type(error).__mro__}
+    for name, pattern, number in _LIBRARY_ERRORS:
+        if name in names and (found := pattern.search(str(error))):
+            return number or int(found[1])
+    # torch.distributed.checkpoint: one exception per rank, each with its traceback
+    failures = getattr(error, "failures", None)
+    inner = [failure[0] for failure in failures.values()] if isinstance(failures, dict) else []
+    for part in (*inner, error.__cause__):
+        if part is not None and (found_number := system_error(part)) is not None:
+            return found_number
+    return None
 
 
 def _flush(path: Path) -> None:

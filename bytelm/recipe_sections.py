@@ -161,6 +161,9 @@ class TrainSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the matrix products; auto = what is faster here"
     )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where to compute; auto = cuda, else mps, else cpu"
+    )
     compile: bool = Field(False, description="torch.compile the model")
     threads: Count = Field(0, description="CPU threads; 0 = all cores")
     distributed: Literal["ddp", "fsdp"] = Field("ddp", description="how torchrun's ranks share")

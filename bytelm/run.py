@@ -12,6 +12,7 @@
     profile/trace.json   what log.profile_steps asked for (training/profile.py)
     tensorboard/, wandb/ what log.trackers asked for (training/trackers.py), and tracker-id, the
                          run's name among all runs of such a service
+    .lock                held by the process that trains in it, while it does (locks.py)
     best/                config.json, recipe.toml, model.safetensors (and "files") of the best
                          held-out figure: a small run directory of its own
 
@@ -21,7 +22,6 @@ loads and resumes.
 """
 
 import json
-import tomllib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,8 +32,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bytelm.errors import CheckpointError, RecipeError
-from bytelm.files import is_vacant, link_file, sweep, write_bytes, write_file, write_text
+from bytelm.errors import CheckpointError
+from bytelm.files import disk_errors, link_file, sweep, write_bytes, write_file, write_text
 from bytelm.recipe import Recipe
 from bytelm.version import __version__
 from bytelm.vocab import TokenVocab, Vocab, vocab_from_dict
@@ -41,12 +41,8 @@ from bytelm.vocab import TokenVocab, Vocab, vocab_from_dict
 if TYPE_CHECKING:
     from bytelm.arch.base import ByteModel
 
-WEIGHTS = "model.safetensors"
-_RECIPE, _CONFIG = "recipe.toml", "config.json"
-
-# sections in which a resumed run may differ from what it began with
-_FREE = ("name", "train", "evaluate", "log", "schedule")
-_FIXED_IN_TRAIN = ("batch_bytes", "context_bytes", "dtype")
+WEIGHTS, RECIPE = "model.safetensors", "recipe.toml"
+_CONFIG = "config.json"
 _INFILLING = ("fim_prefix", "fim_suffix", "fim_middle")
 
 
@@ -191,7 +187,7 @@ class Run:
     @property
     def exists(self) -> bool:
         """Whether a run was ever begun here."""
-        return (self.path / _RECIPE).is_file()
+        return (self.path / RECIPE).is_file()
 
     @property
     def has_model(self) -> bool:
@@ -201,7 +197,7 @@ class Run:
 
     def recipe(self) -> Recipe:
         """The recipe the run was last trained with."""
-        return Recipe.load(self.path / _RECIPE)
+        return Recipe.load(self.path / RECIPE)
 
     def description(self) -> Description:
         """What config.json says."""
@@ -211,14 +207,16 @@ class Run:
         self, recipe: Recipe, description: Description, *, files: Mapping[str, bytes] | None = None
     ) -> None:
         """Make the directory and write what describes the model."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
+        write_text(self.path / RECIPE, recipe.to_toml())  # first: with it the folder is a run
         for name, content in (files or {}).items():
             write_bytes(self.path / name, content)
-        write_text(self.path / _RECIPE, recipe.to_toml())
         text = json.dumps(description.to_dict(), indent=2) + "\n"
         write_text(self.path / _CONFIG, text)
-        self.checkpoints.mkdir(exist_ok=True)
+        with disk_errors(self.path):
+            self.checkpoints.mkdir(exist_ok=True)
         sweep(self.checkpoints)
 
     def publish(self, weights: Path) -> None:
@@ -228,9 +226,10 @@ class Run:
     def publish_best(self, weights: Mapping[str, Tensor]) -> None:
         """Make the model with these weights the run's best."""
         best = self.best
-        best.path.mkdir(exist_ok=True)
+        with disk_errors(best.path):
+            best.path.mkdir(exist_ok=True)
         sweep(best.path)
-        for name in (*self.description().files, _RECIPE, _CONFIG):
+        for name in (*self.description().files, RECIPE, _CONFIG):
             write_bytes(best.path / name, (self.path / name).read_bytes())
         write_file(best.weights, lambda temporary: save_tensors(weights, temporary))
 
@@ -265,70 +264,3 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write a safetensors file that everybody may read."""
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
     file.chmod(0o644)  # safetensors makes files that only their owner can read
-
-
-def choose_run(recipe: Recipe, *, path: Path | None, resume: bool) -> Run:
-    """The directory a call trains in.
-
-    A given path must be free, or hold a run to resume. Without one: runs/NAME, the first free of
-    runs/NAME, runs/NAME-2, ...; or, to resume, the last of these that was begun.
-    """
-    if path is not None:
-        run = Run(Path(path))
-        if run.exists and not resume:
-            raise RecipeError(
-                f"{run.path} already holds a run: add --resume to continue it, or choose another "
-                "--run directory"
-            )
-        if not run.exists and run.path.exists() and not is_vacant(run.path):
-            raise RecipeError(
-                f"{run.path} is not empty and is not a run directory (it has no {_RECIPE}): "
-                "choose another --run directory"
-            )
-        return run
-    number, previous = 1, None
-    while (run := Run(Path("runs") / _numbered(recipe.name, number))).path.exists():
-        previous, number = run, number + 1
-    return previous if resume and previous else run
-
-
-def check_resumable(recipe: Recipe, run: Run, vocab: Vocab, arguments: Mapping[str, Any]) -> None:
-    """Refuse to resume with settings, ids `vocab`, or further `arguments` of the model (such as the
-    classes found in the data) that would make another run of it."""
-    try:
-        begun = run.recipe().to_dict()
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise CheckpointError(f"cannot read {run.path / _RECIPE}: {error}") from None
-    now = recipe.to_dict()
-    ids = run.description().vocab if run.has_model else vocab
-    if isinstance(ids, TokenVocab) and isinstance(vocab, TokenVocab) and ids != vocab:
-        raise RecipeError(
-            f"{recipe.data.tokenizer} is not the tokenizer that {run.path} was begun with: resume "
-            f"with data.tokenizer={run.path}, which keeps a copy"
-        )
-    stored = run.description().arguments if run.has_model else arguments
-    for name, value in arguments.items():
-        if stored.get(name) != value:
-            raise RecipeError(
-                f"{run.path} was begun with other {name} in its data ({stored.get(name)}; now "
-                f"{value}): restore the data, or start a new run"
-            )
-    for tree in (begun, now):  # ranges to skip are added after a loss spike
-        tree["data"].pop("skip")
-        tree["data"].pop("workers")  # who prepares a batch changes nothing in it
-        if tree["data"].get("tokenizer"):  # its content was compared
-            tree["data"]["tokenizer"] = "the same"
-    changed = [key for key in sorted({*begun, *now} - set(_FREE)) if begun.get(key) != now.get(key)]
-    changed += [
-        f"train.{key}" for key in _FIXED_IN_TRAIN if begun["train"][key] != now["train"][key]
-    ]
-    if changed:
-        raise RecipeError(
-            f"{run.path} was begun with other settings of {', '.join(changed)}: resume it with its "
-            f"own recipe ({run.path / _RECIPE}), or start a new run. Only {', '.join(_FREE[1:])}, "
-            "data.skip and data.workers may change"
-        )
-
-
-def _numbered(name: str, number: int) -> str:
-    return name if number == 1 else f"{name}-{number}"

@@ -91,6 +91,19 @@ class Batch:
             for i, row in enumerate(rows)
         ]
 
+    def without_content(self) -> "Batch":
+        """One row of the same shape in which no position is valid and nothing has to be predicted:
+        it adds nothing to any loss, sum or count."""
+        row = self._map(itemgetter(slice(0, 1)))
+        assert len(row.ids), "a batch has a row"
+        return replace(
+            row,
+            targets=None if row.targets is None else torch.full_like(row.targets, IGNORE),
+            lengths=torch.zeros_like(row.ids[:, 0]),
+            labels=None if row.labels is None else torch.full_like(row.labels, IGNORE),
+            raw_bytes=0,
+        )
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with every tensor changed, those of the source too."""
         changed: dict[str, Any] = {

@@ -167,6 +167,21 @@ class Windows:
         documents = np.searchsorted(self._starts, first, side="right") - 1
         return Rows(symbols=symbols, lengths=lengths, documents=documents, single=single, ends=ends)
 
+    def bytes_of(self, samples: Integers) -> Integers:
+        """(B,) bytes in the windows of these sample numbers, ends not counted; nothing is read."""
+        return np.array(
+            [
+                sum(self._bytes_before(end) - self._bytes_before(begin) for begin, end in spans)
+                for number in self.window_numbers(samples).tolist()
+                if (spans := self._spans(number))
+            ],
+            dtype=np.int64,
+        )
+
+    def _bytes_before(self, position: int) -> int:
+        """Bytes among the positions before `position`."""
+        return position - int(np.searchsorted(self._starts[1:], position, side="right"))
+
     def window_numbers(self, samples: Integers) -> Integers:
         """Which window each sample is: the permutation of its epoch applied to its index."""
         epochs, indices = np.divmod(samples, self.count)

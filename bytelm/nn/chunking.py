@@ -77,8 +77,10 @@ class ChunkPlan:
 
     @cached_property
     def width(self) -> int:
-        """C: the largest count, rounded up."""
-        return min(-(-int(self.counts.max()) // self.slots) * self.slots, self.starts.shape[1])
+        """C: the largest count, rounded up; not 0 where it is rounded, so that the network inside
+        runs, as it does on every other rank, also for rows without a valid position."""
+        largest = max(int(self.counts.max()), self.slots > 1)
+        return min(-(-largest // self.slots) * self.slots, self.starts.shape[1])
 
     @cached_property
     def first(self) -> Tensor:

@@ -10,15 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bytelm.device import has_float64
+
 
 def rotary_tables(
     positions: Tensor, rotary_dim: int, *, base: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines for integer positions (..., L): two tensors (..., L, rotary_dim / 2)."""
-    exponent = torch.arange(0, rotary_dim, 2, device=positions.device, dtype=torch.float64)
+    device = positions.device
+    exact = positions if has_float64(device) else positions.cpu()
+    exponent = torch.arange(0, rotary_dim, 2, device=exact.device, dtype=torch.float64)
     frequency = base ** (-exponent / rotary_dim)
-    angles = positions[..., None].double() * frequency
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    angles = exact[..., None].double() * frequency
+    return angles.cos().to(dtype).to(device), angles.sin().to(dtype).to(device)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path} is not a checkpoint: it has no {STATE}") from None
+        raise CheckpointError(_damaged(path / STATE, "the file is missing")) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(_damaged(path / STATE, f"it is not JSON ({error})")) from None
     fields = {*Position.__dataclass_fields__, "files"}

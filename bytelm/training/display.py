@@ -45,9 +45,16 @@ class Display:
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=done, description=text)
-        elif time.monotonic() - self._last_line >= LINE_SECONDS:
-            self._last_line = time.monotonic()
-            self._write(text)
+        else:
+            self._write_now_and_then(text)
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Show how far an evaluation is, in windows."""
+        text = f"evaluating, {done:,} of {total:,} windows"
+        if self._bar is not None:
+            self._bar.update(self._task, description=text)
+        elif not self._silent:
+            self._write_now_and_then(text)
 
     def message(self, text: str) -> None:
         """A line that stays: an evaluation, an alarm, a checkpoint."""
@@ -60,6 +67,11 @@ class Display:
         """End the bar."""
         if self._bar is not None:
             self._bar.stop()
+
+    def _write_now_and_then(self, text: str) -> None:
+        if time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self._write(text)
 
     def _write(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -7,15 +7,20 @@ division by the number of ranks is undone in the loss.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from bytelm.device import choose_device
+from bytelm.errors import BytelmError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Ranks:
     def total_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float | Tensor]:
         """Each entry summed over the ranks, in float64; names and shapes are the same on each."""
         shapes = {name: torch.as_tensor(value).shape for name, value in sums.items()}
-        flat = [torch.as_tensor(v, dtype=torch.float64).flatten() for v in sums.values()]
+        flat = [torch.as_tensor(v).cpu().double().flatten() for v in sums.values()]
         totals = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
         if self.world > 1:
             totals = totals.to(self.device)
@@ -61,6 +66,19 @@ class Ranks:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def of_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives on rank 0, which alone calls it; its `BytelmError` is every rank's."""
+        made, error = None, None
+        if self.first:
+            try:
+                made = make()
+            except BytelmError as failed:
+                error = failed
+        made, error = self.broadcast((made, error))
+        if error is not None:
+            raise error
+        return cast(T, made)
+
     def wait(self) -> None:
         """Until every rank is here."""
         if self.world > 1:
@@ -68,24 +86,26 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(*, timeout_minutes: float = 5.0) -> Iterator[Ranks]:
+def joined_ranks(*, device: str = "auto", timeout_minutes: float = 5.0) -> Iterator[Ranks]:
     """The ranks torchrun started (from its environment variables), or this process alone.
 
+    device: where to compute (`bytelm.device`); each rank of a machine has a CUDA device of its own.
     A rank that waits for another longer than the time-out ends with an error; while they find one
     another at the start it may try twice.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    cuda = torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
+    chosen = choose_device(device, several=world > 1)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
     if world == 1:
-        yield Ranks(device)
+        yield Ranks(chosen)
         return
-    _init_process_group("nccl" if cuda else "gloo", timeout_minutes=timeout_minutes)
+    _init_process_group(
+        "nccl" if chosen.type == "cuda" else "gloo", timeout_minutes=timeout_minutes
+    )
     try:
-        yield Ranks(device, rank=dist.get_rank(), world=world)
+        yield Ranks(chosen, rank=dist.get_rank(), world=world)
     finally:
         dist.destroy_process_group()
 

@@ -7,7 +7,7 @@ and is lower. What is measured, and what it is called, is the held-out objective
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from bytelm.objectives.base import Sums, add_sums
 from bytelm.training.distributed import Ranks
 from bytelm.training.precision import autocast
 
+_LOOK = 1024  # windows whose sizes are added up at a time
+
 
 @torch.no_grad()
 def measure_heldout(
@@ -31,16 +33,18 @@ def measure_heldout(
     rows: int,
     dtype: str,
     ranks: Ranks,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Sums:
-    """The objective's sums over (about) the first `limit` bytes (None: all), `rows` windows at a
-    time per rank.
+    """The objective's sums over the windows with the first `limit` bytes (None: all), `rows`
+    windows at a time per rank; on_progress: called with windows done and windows in all.
 
     Every rank calls it and gets the same sums. `TrainingError` if a figure is not finite.
     """
-    count = windows.count if limit is None else min(windows.count, -(-limit // windows.length))
+    count = windows.count if limit is None else windows_within(windows, limit)
     training = model.training
     model.eval()
     sums: Sums = {}
+    seen = 0
     for batch, surplus in _batches(windows, objective, count=count, rows=rows, ranks=ranks):
         with autocast(ranks.device, dtype):
             output = model(batch.to(ranks.device))
@@ -48,6 +52,9 @@ def measure_heldout(
         if surplus:
             measured = {name: 0 * value for name, value in measured.items()}
         sums = add_sums(sums, measured)
+        seen = min(seen + rows * ranks.world, count)
+        if on_progress is not None:
+            on_progress(seen, count)
     model.train(training)
     sums = ranks.total_sums(sums)
     if not all(math.isfinite(value) for value in objective.figures(sums).values()):
@@ -56,6 +63,18 @@ def measure_heldout(
             "holds bytes the model cannot score. Lower optimizer.lr, or use train.dtype=float32"
         )
     return sums
+
+
+def windows_within(windows: Windows, limit: int) -> int:
+    """How many of the first windows it takes to have `limit` bytes, or all of them."""
+    size = 0
+    for start in range(0, windows.count, _LOOK):
+        sizes = windows.bytes_of(np.arange(start, min(start + _LOOK, windows.count)))
+        total = size + np.cumsum(sizes)
+        if total[-1] >= limit:
+            return start + int(np.searchsorted(total, limit)) + 1
+        size = int(total[-1])
+    return windows.count
 
 
 def _batches(

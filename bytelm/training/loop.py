@@ -24,7 +24,8 @@ from bytelm.data.batch import Batch
 from bytelm.errors import TrainingError
 from bytelm.memory import keep_freed_memory
 from bytelm.recipe import Recipe
-from bytelm.run import WEIGHTS, Description, Run, check_resumable, choose_run
+from bytelm.run import WEIGHTS, Description, Run
+from bytelm.training import banner
 from bytelm.training.alarms import Alarms
 from bytelm.training.build import as_recipe, build_model, build_objective, open_corpora
 from bytelm.training.checkpoint import (
@@ -36,6 +37,7 @@ from bytelm.training.checkpoint import (
     read_position,
     save_checkpoint,
 )
+from bytelm.training.claim import check_resumable, claimed_run
 from bytelm.training.data import TrainingData
 from bytelm.training.display import Display, spelled
 from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
@@ -44,7 +46,7 @@ from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.precision import DTYPES, resolve_dtype
 from bytelm.training.profile import Profile
-from bytelm.training.schedule import lr_factor, progress
+from bytelm.training.schedule import governing_limit, lr_factor, progress
 from bytelm.training.signals import StopSignals
 from bytelm.training.step import StepResult, forward_backward
 from bytelm.training.trackers import Trackers, require_trackers
@@ -68,12 +70,14 @@ def train(
     _set_threads(recipe.train.threads)
     keep_freed_memory()
     with ExitStack() as stack:
-        ranks = stack.enter_context(joined_ranks(timeout_minutes=recipe.train.timeout_minutes))
+        ranks = stack.enter_context(
+            joined_ranks(device=recipe.train.device, timeout_minutes=recipe.train.timeout_minutes)
+        )
         path = Path(run_dir) if run_dir is not None else None
-        run = Run(ranks.broadcast(choose_run(recipe, path=path, resume=resume).path))
+        run = stack.enter_context(claimed_run(recipe, ranks, path=path, resume=resume))
         trainer = Trainer(recipe, run, ranks)
         stack.callback(trainer.close)
-        signals = stack.enter_context(StopSignals())
+        signals = stack.enter_context(StopSignals(silent=not ranks.first))
         if stopped_by := trainer.run_to_end(signals):
             raise SystemExit(128 + stopped_by)
     return run.path
@@ -113,11 +117,16 @@ class Trainer:
             run.begin(recipe, description, files=files)
         ranks.wait()
         self.display = Display(silent=not ranks.first)
-        self._report_truncation()
         self._restore()
+        for line in banner.opening(
+            recipe, run, model=self.model, data=self.data, dtype=self.position.dtype, ranks=ranks
+        ):
+            self.display.message(line)
         self.alarms = Alarms.from_dict(self.position.alarms)
         step = self.position.step
-        self.metrics = Metrics(run.metrics, step=step) if ranks.first else None
+        self.metrics = None
+        if ranks.first:
+            self.metrics = Metrics(run.metrics, step=step, evaluated=self.position.evaluated)
         self.trackers = Trackers(
             recipe.log.trackers if ranks.first else (),
             run.path,
@@ -126,18 +135,10 @@ class Trainer:
             warn=self.display.message,
         )
         self.profile = Profile(run.profile, steps=recipe.log.profile_steps if ranks.first else None)
-        self.saved_step = step if step else -1  # even an untrained model is saved in the end
+        # even an untrained model is saved in the end
+        self.saved = (step, self.position.evaluated) if step else None
+        self.unlogged: dict[str, float] | None = None  # the row of the last step, if not written
         self.clock = began - self.position.seconds  # when the run would have begun
-
-    def _report_truncation(self) -> None:
-        """Say what the policy `truncate` leaves unread."""
-        for what, windows in (("training", self.data.windows), ("held-out", self.heldout)):
-            documents, size = (0, 0) if windows is None else windows.truncated
-            if windows is not None and documents:
-                self.display.message(
-                    f"{documents:,} of {len(windows.corpus):,} {what} documents are longer than "
-                    f"{windows.length:,} bytes: the {size:,} bytes beyond are not read"
-                )
 
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""
@@ -184,9 +185,18 @@ class Trainer:
             if self._due(self.recipe.train.checkpoint_every):
                 self.save()
         if done == 1:
+            if self.unlogged is not None:
+                self._write(**self.unlogged)
             self.evaluate()
         self.save()
-        return None if done == 1 else signals.received or signal.SIGTERM
+        step = self.position.step
+        if done == 1:
+            limit = governing_limit(step, self.recipe.train, seconds=self.position.seconds)
+            self.display.message(f"trained {step:,} steps: {limit} is reached")
+            return None
+        number = signals.received or signal.SIGTERM
+        self.display.message(banner.stopped(self.run, step=step, number=number))
+        return number
 
     def _done(self) -> float:
         """Share of training that is done, 1 when a limit is reached; the same on every rank."""
@@ -218,7 +228,7 @@ class Trainer:
         if not (math.isfinite(result.total_loss) and math.isfinite(norm)):
             raise TrainingError(self._diverged(result, norm))
         factor = lr_factor(recipe.schedule, step=position.step, done=done)
-        telemetry = self._telemetry() if self._due(recipe.log.every, ahead=1) else {}
+        telemetry = self._telemetry() if self._logged(position.step + 1) else {}
         self.optimizers.step(factor)
         position.step += 1
         position.bytes_seen += result.raw_bytes
@@ -257,20 +267,23 @@ class Trainer:
             speed=speed,
             seconds=position.seconds,
         )
-        if not self._due(recipe.log.every):
-            return
         assert position.data is not None, "a batch was drawn"
-        self._write(
+        row = {
             **figures,
-            bytes_seen=position.bytes_seen,
-            samples=position.data["samples"],
-            bytes_per_second=speed,
-            seconds=position.seconds,
-            lr=recipe.optimizer.lr * factor,
-            grad_norm=norm,
+            "bytes_seen": position.bytes_seen,
+            "samples": position.data["samples"],
+            "bytes_per_second": speed,
+            "seconds": position.seconds,
+            "lr": recipe.optimizer.lr * factor,
+            "grad_norm": norm,
             **(result.stats if recipe.log.telemetry else {}),
             **telemetry,
-        )
+        }
+        if not self._logged(position.step):
+            self.unlogged = row  # written if this turns out to be the last step
+            return
+        self.unlogged = None
+        self._write(**row)
         for alarm in self.alarms.check(position.step, self.model.symptoms(result.stats)):
             self._write(alarm=alarm)
             self.display.message(f"warning, step {position.step}: {alarm}")
@@ -289,6 +302,7 @@ class Trainer:
             rows=max(1, recipe.train.batch_windows // recipe.train.accumulate // self.ranks.world),
             dtype=position.dtype,
             ranks=self.ranks,
+            on_progress=self.display.evaluating,
         )
         position.evaluated = position.step
         figures = judge.figures(sums)
@@ -303,7 +317,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this moment and make it the run's model; nothing if just done."""
-        if self.saved_step == self.position.step:
+        if self.saved == (self.position.step, self.position.evaluated):
             return
         self.position.alarms = self.alarms.to_dict()
         if self.metrics is not None:
@@ -318,7 +332,7 @@ class Trainer:
         if self.ranks.first:
             self.run.publish(path / WEIGHTS)
             prune(self.run.checkpoints, keep=self.recipe.train.keep_last)
-        self.saved_step = self.position.step
+        self.saved = (self.position.step, self.position.evaluated)
         self.ranks.wait()
 
     def close(self) -> None:
@@ -335,9 +349,13 @@ class Trainer:
             self.metrics.write(row)
         self.trackers.write(row)
 
-    def _due(self, every: int, *, ahead: int = 0) -> bool:
-        """Whether something done every so many steps is due now (or `ahead` steps from now)."""
-        return every > 0 and (self.position.step + ahead) % every == 0
+    def _due(self, every: int) -> bool:
+        """Whether something done every so many steps is due now."""
+        return every > 0 and self.position.step % every == 0
+
+    def _logged(self, step: int) -> bool:
+        """Whether a step has a row: every so many, and the last."""
+        return step % self.recipe.log.every == 0 or step == self.recipe.train.steps
 
     def _diverged(self, result: StepResult, norm: float) -> str:
         """What to say when loss or gradients are not finite."""

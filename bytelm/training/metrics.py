@@ -22,10 +22,19 @@ Row = Mapping[str, Any]
 class Metrics:
     """The open metrics file of a run; only rank 0 has one."""
 
-    def __init__(self, path: Path, *, step: int):
-        """Open for appending after `step`; later rows, and a torn last line, are dropped."""
+    def __init__(self, path: Path, *, step: int, evaluated: int | None = None):
+        """Open for appending after `step`; later rows, and a torn last line, are dropped.
+
+        evaluated: the last step whose evaluation the checkpoint knows (default: `step`). Later ones
+        are made again, so their rows are dropped.
+        """
         self.path = path
-        kept = [row for row in read_metrics(path) if row["step"] <= step] if path.exists() else []
+        known = step if evaluated is None else evaluated
+        kept = [
+            row
+            for row in (read_metrics(path) if path.exists() else ())
+            if row["step"] <= (known if _is_evaluation(row) else step)
+        ]
         write_text(path, "".join(_line(row) for row in kept))
         self._file = open(path, "ab", buffering=0)
 
@@ -58,6 +67,10 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except json.JSONDecodeError as error:
             raise CheckpointError(f"{path}, line {number} is not JSON: {error}") from None
+
+
+def _is_evaluation(row: Row) -> bool:
+    return any(name.startswith("heldout_") for name in row)
 
 
 def _line(row: Row) -> str:

@@ -9,6 +9,11 @@ at, and G, the mean boundary probability, over a micro-batch (`nn.ranks` sums bo
 The mean over micro-batches of F * G differs from the F * G of the whole batch by the covariance of
 F and G among them, which is small when each holds thousands of bytes. The exact one would take F of
 all micro-batches before the first backward pass, that is a second forward pass.
+
+A batch may have fewer rows than it is cut into (rows of tokens are packed, for one). A micro-batch
+without a row on any rank is left out everywhere; one that has rows on other ranks only is a row
+without a valid position here, so that every rank takes part in the same exchanges, and counts for
+nothing.
 """
 
 from dataclasses import dataclass
@@ -48,20 +53,25 @@ def forward_backward(
     ranks: Ranks,
 ) -> StepResult:
     """Add the gradient of this rank's `batch`, cut into `parts` micro-batches, to the model."""
-    terms, raw_bytes = ranks.total([objective.count(batch), batch.raw_bytes])
+    micros = batch.split(parts)
+    terms, raw_bytes, *rows = ranks.total(
+        [objective.count(batch), batch.raw_bytes, *(len(micro.ids) for micro in micros)]
+    )
+    used = [micro for micro, anywhere in zip(micros, rows, strict=True) if anywhere]
     sums: Sums = {}
     means: dict[str, float | Tensor] = {"total_loss": 0.0}
-    for i, micro in enumerate(batch.split(parts)):
-        weight = objective.count(micro) / max(terms, 1)
-        with accumulating(model, last=i == parts - 1):
+    for i, micro in enumerate(used):
+        here = micro if len(micro.ids) else batch.without_content()
+        weight = objective.count(here) / max(terms, 1)
+        with accumulating(model, last=i == len(used) - 1):
             with autocast(ranks.device, dtype):
-                output = model(micro.to(ranks.device))
+                output = model(here.to(ranks.device))
             total = sum(output.aux.values(), start=output.loss)
             # data-parallel wrappers average over the ranks; `weight` already counts all of them
             (total * (weight * ranks.world)).backward()
-        sums = add_sums(sums, objective.measure(micro, output))
+        sums = add_sums(sums, objective.measure(here, output))
         for name, value in {"total_loss": total, **_named(output)}.items():
-            means[name] = means.get(name, 0.0) + weight * _number(value)
+            means[name] = means.get(name, 0.0) + (weight * _number(value) if weight else 0.0)
     averages = dict(zip(means, ranks.total(list(means.values())), strict=True))
     return StepResult(
         sums=ranks.total_sums(sums),

@@ -81,7 +81,9 @@ def test_cosine_after_500_steps_of_warmup_begins_at_its_peak():
     train = TrainSettings(steps=1000)
     rates = [lr_factor(cosine, step=s, done=progress(s, train)) for s in range(1000)]
     assert rates[499] == pytest.approx(500 / 501) and rates[500] == pytest.approx(1, abs=1e-5)
-    assert rates[750] == pytest.approx(0.55, abs=2e-3) and rates[999] == pytest.approx(0.1, abs=1e-5)
+    assert rates[750] == pytest.approx(0.55, abs=2e-3) and rates[999] == pytest.approx(
+        0.1, abs=1e-5
+    )
 
 
 def test_wsd_whose_warmup_reaches_into_its_decay_falls_from_the_peak():

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bytelm.arch.base import Symptom
 from bytelm.arch.hnet.levels import StageTrace
+from bytelm.device import has_float64
 from bytelm.nn.ranks import sum_over_ranks
 
 
@@ -19,7 +20,8 @@ def stage_stats(s: int, trace: StageTrace) -> dict[str, Tensor | float]:
     if trace.p is not None:
         undecided = (trace.p.detach() - 0.5).abs() < 0.05
         counts.append((undecided if valid is None else undecided & valid).sum())
-    found, total, *undecided_total = sum_over_ranks(torch.stack(counts).double())
+    exact = torch.float64 if has_float64(starts.device) else torch.float32
+    found, total, *undecided_total = sum_over_ranks(torch.stack(counts).to(exact))
     stats: dict[str, Tensor | float] = {
         f"stage{s}/F": found / total,
         f"stage{s}/chunk_bytes": total / found,
