@@ -179,6 +179,7 @@ _REFUSALS = {
 _LIBRARY_ERRORS: tuple[tuple[str, re.Pattern[str], int | None], ...] = (
     ("SafetensorError", re.compile(r"\(os error (\d+)\)"), None),
     ("ArrowException", re.compile(r"\[errno (\d+)\]"), None),
+    ("OSError", re.compile(r"\d+ requested and \d+ written"), errno.ENOSPC),  # numpy
     # the zip writer of torch.save, which torch.distributed.checkpoint uses, drops the number: it
     # was given less room than it wrote
     ("RuntimeError", re.compile(r"inline_container\.cc|PytorchStreamWriter"), errno.ENOSPC),
@@ -193,7 +194,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except BytelmError:
         raise
-    except Exception as error:
+    except BaseException as error:  # a CheckpointException of torch is no Exception
         number = system_error(error)
         if number not in _REFUSALS:
             raise

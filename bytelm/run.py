@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from bytelm.errors import CheckpointError
@@ -241,7 +241,7 @@ class Run:
                 "not copied"
             )
         try:
-            return load_file(self.weights)
+            return load_tensors(self.weights)
         except SafetensorError as error:
             raise CheckpointError(
                 f"{self.weights} is truncated or not a safetensors file ({error}): restore it from "
@@ -264,3 +264,12 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write a safetensors file that everybody may read."""
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
     file.chmod(0o644)  # safetensors makes files that only their owner can read
+
+
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Name -> tensor of a safetensors file, on the CPU; `SafetensorError` if it is none."""
+    try:
+        str(file).encode("utf-8")
+    except UnicodeEncodeError:  # a name that safetensors takes for writing, not for reading
+        return load(file.read_bytes())
+    return load_file(file)

@@ -9,15 +9,20 @@ sample, and where a hierarchical model cuts.
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bytelm.cli.output import note
+
 if TYPE_CHECKING:
+    import torch
+
     from bytelm.evaluate.bits import Scores
     from bytelm.lm.protocol import ByteLM
     from bytelm.recipe import Recipe
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
 PROMPT_BYTES, SAMPLE_BYTES, PICTURE_BYTES = 64, 240, 400
 
 
@@ -37,6 +42,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the last checkpoint, if there is one.")
     ] = False,
+    device: Annotated[
+        Device | None, typer.Option(help="Where to compute: the same as train.device=...")
+    ] = None,
 ) -> None:
     """Train a model; the last line printed is the run directory.
 
@@ -46,7 +54,8 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from bytelm.recipe import Recipe
 
-    settings = Recipe.load(recipe, overrides=overrides or ())  # mistakes show before torch loads
+    changes = [*(overrides or ()), *([f"train.device={device}"] if device else [])]
+    settings = Recipe.load(recipe, overrides=changes)  # mistakes show before torch loads
     from bytelm.training import train as run_training
 
     path = run_training(settings, run_dir=run, resume=resume)
@@ -56,27 +65,31 @@ def train(
 
 
 def _report(run: Path) -> None:
-    """The closing report on stdout; nothing without held-out data or with evaluate.final off."""
+    """The closing report on stdout, computed where training was; nothing without held-out data or
+    with evaluate.final off."""
+    from bytelm.device import choose_device
     from bytelm.run import Run
 
     recipe = Run(run).recipe()
     if not recipe.data.heldout or not recipe.evaluate.final:
         return
+    device = choose_device(recipe.train.device)
+    note(f"evaluating all held-out data on {device} (evaluate.final=false leaves this out)")
     if recipe.objective_class.family == "causal":
-        _report_bytes(run, recipe)
+        _report_bytes(run, recipe, device=device)
         return
     from bytelm.evaluate.figures import judge
 
-    judgement = judge(run, recipe.data.heldout)
+    judgement = judge(run, recipe.data.heldout, device=device)
     Run(run).write_evaluation(judgement.to_dict())
     print(f"held-out data\n{judgement.text()}\n")
     if judgement.source is not None:
         from bytelm.loading import load_run
 
-        _report_sample(load_run(run), b"", source=judgement.source, temperature=0.0)
+        _report_sample(load_run(run, device=device), b"", source=judgement.source, temperature=0.0)
 
 
-def _report_bytes(run: Path, recipe: "Recipe") -> None:
+def _report_bytes(run: Path, recipe: "Recipe", *, device: "torch.device") -> None:
     """Bits per byte beside compressors, a sample, and chunks: of a model that is a `ByteLM`."""
     from bytelm.lm.decoder import DecoderLM
     from bytelm.loading import load_run
@@ -85,7 +98,7 @@ def _report_bytes(run: Path, recipe: "Recipe") -> None:
     documents = documents_of(open_data(recipe.data.heldout))
     if not documents:
         return
-    lm = load_run(run)
+    lm = load_run(run, device=device)
     if isinstance(lm, DecoderLM):
         _report_figures(lm, run, documents, name=str(run))
     else:  # the exact byte distribution takes a model row per byte: `bytelm eval` when it is wanted

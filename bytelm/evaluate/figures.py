@@ -6,7 +6,7 @@ here: by its own objective, made from the run directory alone.
 """
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,18 @@ class Judgement:
         return report
 
 
-def judge(run: str | Path, data: Sequence[str]) -> Judgement:
+def judge(
+    run: str | Path,
+    data: Sequence[str],
+    *,
+    device: str | torch.device = "cpu",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Judgement:
     """The model of a run directory on the whole of `data`: paths as in data.heldout of a recipe, or
     folders, of which every file is taken.
+
+    device       where to compute
+    on_progress  called with windows done and windows in all
 
     Raises `DataError` for data that its objective cannot read, such as a class it does not know.
     """
@@ -71,13 +80,14 @@ def judge(run: str | Path, data: Sequence[str]) -> Judgement:
     )
     heldout = objective.heldout_objective()
     sums = measure_heldout(
-        load_model(found.path),
+        load_model(found.path).to(device),
         windows,
         heldout,
         limit=None,
         rows=max(1, _ROW_BYTES // windows.length),
         dtype="float32",
-        ranks=Ranks(torch.device("cpu")),
+        ranks=Ranks(torch.device(device)),
+        on_progress=on_progress,
     )
     return Judgement(
         objective=heldout,

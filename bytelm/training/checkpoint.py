@@ -21,12 +21,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bytelm.errors import CheckpointError
 from bytelm.files import new_folder, remove_folder
-from bytelm.run import WEIGHTS, save_tensors
+from bytelm.run import WEIGHTS, load_tensors, save_tensors
 from bytelm.training.distributed import Ranks, is_sharded, shard_like, whole
 from bytelm.training.optimizer import Optimizers
 
@@ -99,7 +98,7 @@ def read_position(path: Path) -> Position:
     return Position(**state)
 
 
-def load_tensors(path: Path, *, model: nn.Module, optimizers: Optimizers) -> None:
+def restore_tensors(path: Path, *, model: nn.Module, optimizers: Optimizers) -> None:
     """Fill model and optimizers from a checkpoint folder."""
     _copy_into(weights_of(model), path / WEIGHTS)
     state = optimizers.state()
@@ -158,7 +157,7 @@ def _fingerprint(file: Path) -> dict[str, Any]:
 @torch.no_grad()
 def _copy_into(targets: Mapping[str, Tensor], file: Path) -> None:
     try:
-        stored = load_file(file)
+        stored = load_tensors(file)
     except SafetensorError as error:
         raise CheckpointError(_damaged(file, str(error))) from None
     if missing := sorted(set(targets) ^ set(stored)):

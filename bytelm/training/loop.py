@@ -32,9 +32,9 @@ from bytelm.training.checkpoint import (
     Position,
     gather_weights,
     latest_checkpoint,
-    load_tensors,
     prune,
     read_position,
+    restore_tensors,
     save_checkpoint,
 )
 from bytelm.training.claim import check_resumable, claimed_run
@@ -152,7 +152,7 @@ class Trainer:
             self.model, self.recipe.optimizer, muon_dtype=DTYPES[self.position.dtype]
         )
         if checkpoint is not None:
-            load_tensors(checkpoint, model=self.model, optimizers=self.optimizers)
+            restore_tensors(checkpoint, model=self.model, optimizers=self.optimizers)
             if self.ranks.first:  # a kill may have come between the checkpoint and this
                 self.run.publish(checkpoint / WEIGHTS)
             self.display.message(f"resuming {self.run.path} after step {self.position.step}")

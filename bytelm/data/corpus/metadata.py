@@ -44,7 +44,9 @@ class TableWriter:
         text = [(name, pa.string()) for name in (*_TEXT, *columns)]
         numbers = [("offset", pa.int64()), ("address", pa.uint64()), ("length", pa.int64())]
         self._schema = pa.schema([*text, *numbers])
-        self._writer = parquet.ParquetWriter(folder / DOCUMENTS, self._schema, compression="zstd")
+        # opened here: pyarrow takes no names that are not UTF-8
+        self._file = open(folder / DOCUMENTS, "wb")
+        self._writer = parquet.ParquetWriter(self._file, self._schema, compression="zstd")
         self._rows: list[Row] = []
 
     def add(self, row: Row) -> None:
@@ -57,6 +59,7 @@ class TableWriter:
         """Finish the file."""
         self._flush()
         self._writer.close()
+        self._file.close()
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -70,8 +73,8 @@ def read_rows(path: PathLike) -> Iterator[Row]:
     """The stored metadata of each document of a built corpus, in order."""
     from pyarrow import parquet
 
-    with parquet.ParquetFile(Path(path) / DOCUMENTS) as file:
-        for batch in file.iter_batches():
+    with open(Path(path) / DOCUMENTS, "rb") as file, parquet.ParquetFile(file) as table:
+        for batch in table.iter_batches():
             yield from batch.to_pylist()
 
 
@@ -79,7 +82,8 @@ def stored_columns(path: Path) -> list[str]:
     """The names `read_column` knows for a built corpus."""
     from pyarrow import parquet
 
-    return [*parquet.read_schema(path / DOCUMENTS).names, FOLDER]
+    with open(path / DOCUMENTS, "rb") as file:
+        return [*parquet.read_schema(file).names, FOLDER]
 
 
 def read_column(path: Path, name: str) -> list[Any]:
@@ -87,7 +91,8 @@ def read_column(path: Path, name: str) -> list[Any]:
     from pyarrow import parquet
 
     stored = "path" if name == FOLDER else name
-    values = parquet.read_table(path / DOCUMENTS, columns=[stored]).column(stored).to_pylist()
+    with open(path / DOCUMENTS, "rb") as file:
+        values = parquet.read_table(file, columns=[stored]).column(stored).to_pylist()
     return [first_folder(value) for value in values] if name == FOLDER else values
 
 
