@@ -1,4 +1,4 @@
-"""Where to compute: one rule, errors that name what is there, and no float64 where there is none."""
+"""Where to compute: one rule, errors that name what is here, no float64 where there is none."""
 
 import pytest
 import torch
