@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bytelm.data.sources.archives import Limits, open_archive
+from bytelm.data.sources.archives import open_archive
+from bytelm.data.sources.limits import Limits
 from bytelm.errors import DataError
 from tests.data.containers import ARCHIVES, MEMBERS, tar_of, zip_of
 
-SMALL = Limits(member_bytes=1 << 20, total_bytes=4 << 20, members=10, slack=1 << 16, depth=2)
+SMALL = Limits(unpacked_bytes=4 << 20, members=10, floor_bytes=1 << 16, nesting=2)
 
 
 def read(path, limits=SMALL):
@@ -31,7 +32,7 @@ def test_a_bomb_is_refused_after_reading_little(tmp_path, suffix):
     }[suffix]()
     assert len(content) < 20_000
     (tmp_path / f"bomb.{suffix}").write_bytes(content)
-    with pytest.raises(DataError, match="refused as an archive bomb|has 8388608 bytes"):
+    with pytest.raises(DataError, match="refused as an archive bomb"):
         read(tmp_path / f"bomb.{suffix}")
 
 
@@ -78,7 +79,7 @@ def test_an_encrypted_member_is_an_error_not_a_crash(tmp_path):
     content[6] |= 1
     content[content.index(b"PK\x01\x02") + 8] |= 1
     (tmp_path / "x.zip").write_bytes(bytes(content))
-    with pytest.raises(DataError, match="cannot be read as an archive"):
+    with pytest.raises(DataError, match="member a: it needs a password.*--skip-errors"):
         read(tmp_path / "x.zip")
 
 

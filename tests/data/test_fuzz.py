@@ -1,16 +1,12 @@
 """Damaged files of every kind, by the thousand: a document or a `DataError`, in bounded time.
 
-The parsers run in a forked process with a limit on memory and on the CPU time of each input, since
-some of them are C++: a crash there would take pytest with it, and a hang hears no Python signal.
+What they give is judged in test_damage.py, by single damages.
 """
 
 import io
-import os
-import resource
-import signal
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -21,13 +17,11 @@ from pyarrow import parquet
 from bytelm.data import Reading, open_source
 from bytelm.data.magic import identify
 from bytelm.data.sources.executables import sections
-from bytelm.errors import DataError
 from tests.data.containers import ARCHIVES, ar_of, tar_of
+from tests.data.survival import survives
 from tests.data.test_sources import LINES, PACKERS
 
 SAMPLES = Path(__file__).resolve().parents[2] / "data" / "executables"
-SECONDS = 5.0  # of CPU an input may take
-MEMORY = 4 << 30  # bytes of address space beyond what the test process has
 
 
 def mutated(seed: bytes, random: Random) -> bytes:
@@ -52,40 +46,6 @@ def mutated(seed: bytes, random: Random) -> bytes:
             case 5:
                 data[at : at + 1] = bytes([(data[at] ^ 1 << random.randrange(8)) if data else 0])
     return bytes(data)
-
-
-def survives(parse: Callable[[bytes], object], inputs: Iterator[bytes]) -> None:
-    """Parse all of `inputs` in a child; fails with the number of the input that ended it."""
-    with tempfile.TemporaryFile() as told:
-        child = os.fork()
-        if child == 0:
-            try:
-                parse_all(parse, inputs, tell=lambda text: os.pwrite(told.fileno(), text, 0))
-            finally:
-                os._exit(1)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status == 0, f"exit status {status}: {os.pread(told.fileno(), 600, 0).decode()}"
-
-
-def parse_all(
-    parse: Callable[[bytes], object], inputs: Iterator[bytes], *, tell: Callable[[bytes], object]
-) -> None:
-    """Exit with 0 if each input gives something or a `DataError`, within the limits."""
-    space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (space + MEMORY, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    for number, data in enumerate(inputs):
-        tell(b"input %9d " % number)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        try:
-            parse(data)
-        except DataError:
-            pass
-        except BaseException as error:
-            tell(b"input %9d %.500s" % (number, repr(error).encode()))
-            return
-    os._exit(0)
 
 
 def read_as(name: str, **reading: str) -> Callable[[bytes], None]:

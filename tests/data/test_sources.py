@@ -79,8 +79,8 @@ def test_lone_surrogates_survive(tmp_path):
     [
         ('{"txet": "x"}', "did you mean 'txet'"),
         ('{"text": 5}', "is int, not text"),
-        ("{", "line 1 is not JSON"),
-        ("[" * 100_000, "line 1 is not JSON"),
+        ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
         ('"text"', "unknown field 'text'"),
     ],
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from bytelm.data.sources.limits import Limits
+from bytelm.data.sources.look import Look
 from bytelm.data.sources.notes import Kind, Notes
 from bytelm.errors import DataError, unknown_name
 
@@ -88,10 +89,11 @@ class Reading:
 
     def problem(self, kind: Kind, place: str, error: Exception | str) -> None:
         """Raise `DataError` for something that cannot be read, or note it if `skip_errors`."""
+        told = str(error) if str(error).startswith(place) else f"{place}: {error}"
         if not self.skip_errors:
-            advice = "" if "--skip-errors" in str(error) else ". --skip-errors leaves it out"
-            raise DataError(f"{place}: {error}{advice}")
-        self.notes.add(kind, f"{place}: {error}")
+            advice = "" if "--skip-errors" in told else ". --skip-errors leaves it out"
+            raise DataError(told + advice)
+        self.notes.add(kind, told)
 
     def settings(self) -> dict[str, Any]:
         """What the documents depend on, for JSON; what is as by default since earlier versions,
@@ -124,6 +126,14 @@ class Source(ABC):
         Called for registered classes only. Raises `DataError` for a `spec` it cannot read.
         """
         raise NotImplementedError(f"{cls.__name__} is not opened by name")
+
+    @classmethod
+    def fits(cls, look: Look, *, reading: "Reading") -> bool:
+        """Whether the content of a file is what the `suffixes` say; by default names are believed.
+
+        Also true if it must have been so before it was damaged, so that reading it is an error.
+        """
+        return look.name.lower().endswith(cls.suffixes)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Document]: ...

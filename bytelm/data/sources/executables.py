@@ -4,21 +4,24 @@ lief (extra `binaries`) reads the section tables only; the bytes are cut from th
 clipped to it, so a header that lies cannot invent data. Sections without content in the file are
 passed over. What is not such an executable, or has no section table that can be read, passes
 through whole: no document is lost to a damaged header. Byte k of a section is byte offset + k of
-its file, and lies at address + k when loaded (PE: at the preferred base).
+its file, and lies at address + k when loaded (PE: at the preferred base). Sections that overlap so
+much that they are more than `_MOST_TIMES` the file are a bomb: such a file is taken whole, too.
+Files that should have been cut and were not are noted.
 """
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bytelm.data.magic import identify
-from bytelm.data.sources.base import Document, Source
+from bytelm.data.sources.base import Document, Reading, Source
 from bytelm.errors import DataError, MissingExtraError
 
 Selection = Literal["code", "each"]
 
 SECTIONED = ("elf", "pe", "macho", "macho-fat")
+_MOST_TIMES = 2  # honest sections hardly overlap
 _PE_CODE = 0x20000000  # IMAGE_SCN_MEM_EXECUTE
 _ELF_CODE = 0x4  # SHF_EXECINSTR
 _MACHO_CODE = 0x80000000 | 0x400  # S_ATTR_PURE_INSTRUCTIONS, S_ATTR_SOME_INSTRUCTIONS
@@ -41,31 +44,52 @@ class SectionSource(Source):
 
     source: Source
     selection: Selection
+    reading: Reading = field(default_factory=Reading)
 
     def __iter__(self) -> Iterator[Document]:
         for document in self.source:
             kind = identify(document.data).format
-            found = _sections_or_none(document.data) if kind in SECTIONED else None
-            if not found:
+            if kind not in SECTIONED:
                 yield document
                 continue
-            for section in found:
-                if section.size and (section.code or self.selection == "each"):
-                    yield _cut(document, section, media=kind)
+            place = _place(document)
+            try:
+                found = _bounded(sections(document.data), len(document.data))
+            except DataError as error:
+                self.reading.note("unsplit executable", place, why=str(error))
+                yield document
+                continue
+            wanted = [s for s in found if s.size and (s.code or self.selection == "each")]
+            if not wanted:
+                self.reading.note("executable without code", place)
+            for section in wanted:
+                yield _cut(document, section, media=kind)
 
     def leaves(self) -> Iterator[Source]:
         for leaf in self.source.leaves():
-            yield SectionSource(leaf, self.selection)
+            yield SectionSource(leaf, self.selection, self.reading)
 
     def stamp(self) -> str | None:
         return self.source.stamp()
 
 
-def _sections_or_none(data: bytes) -> list[Section] | None:
-    try:
-        return sections(data)
-    except DataError:
-        return None
+def _bounded(found: list[Section], size: int) -> list[Section]:
+    """The sections of a file of `size` bytes; `DataError` for none, or a bomb."""
+    total = sum(section.size for section in found)
+    if not any(section.size for section in found):
+        raise DataError("it has no sections with content")
+    if total > _MOST_TIMES * size:
+        raise DataError(
+            f"its {len(found)} sections overlap: together they have {total:,} bytes, the file "
+            f"{size:,}"
+        )
+    return found
+
+
+def _place(document: Document) -> str:
+    """Where a document is, for a message."""
+    source, path = (str(document.meta.get(name) or "") for name in ("source", "path"))
+    return f"{source}, {path}" if source and path and not source.endswith(path) else source or path
 
 
 def _cut(document: Document, section: Section, *, media: str) -> Document:

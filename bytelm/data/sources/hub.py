@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl
 
 from bytelm.data.sources.base import Document, Reading, Source
-from bytelm.data.sources.records import document_of
+from bytelm.data.sources.records import read_record
 from bytelm.errors import DataError, MissingExtraError, unknown_name
 
 
@@ -45,9 +45,11 @@ class HubSource(Source):
 
     def __iter__(self) -> Iterator[Document]:
         for number, record in enumerate(self._load()):
-            yield document_of(
+            found = read_record(
                 record, reading=self.reading, source=f"hf:{self.name}", place=f"row {number}"
             )
+            if found is not None:
+                yield found
 
     def _load(self) -> Any:
         try:

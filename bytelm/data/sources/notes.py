@@ -23,6 +23,7 @@ Kind = Literal[
     "null record",
     "misnamed file",
     "unsplit executable",
+    "executable without code",
 ]
 TAKEN_WHOLE = ("misnamed file", "unsplit executable")  # these are documents as they stand
 PLACES = 20  # kept of each kind

@@ -1,8 +1,7 @@
 """`open_source`: the source that reads a path, a folder, a pattern or a "scheme:..." text.
 
 Registered sources (`bytelm.registry.SOURCES`) are asked in order, ours first: a scheme, then the
-suffix of the file name, then magic numbers, which only sources of other packages have. What nobody
-claims is one document as it stands.
+name and content of the file (kinds.py). What nobody claims is one document as it stands.
 """
 
 import glob
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from bytelm.data.sources.base import FileSource, ManySource, PlacedSource, Reading, Source
 from bytelm.data.sources.executables import SectionSource
+from bytelm.data.sources.kinds import kind_of
 from bytelm.errors import DataError, unknown_name
 from bytelm.registry import SOURCES
 
@@ -30,7 +30,9 @@ def open_source(spec: object, *, reading: Reading | None = None) -> Source:
     reading = reading or Reading()
     kinds = [kind for _, kind in SOURCES.items()]
     source = _open(spec, kinds=kinds, reading=reading)
-    return source if reading.sections == "whole" else SectionSource(source, reading.sections)
+    return (
+        source if reading.sections == "whole" else SectionSource(source, reading.sections, reading)
+    )
 
 
 def _open(spec: object, *, kinds: list[Kind], reading: Reading) -> Source:
@@ -89,23 +91,9 @@ def missing(path: Path) -> DataError:
 
 
 def _open_file(path: Path, *, root: Path | None, kinds: list[Kind], reading: Reading) -> Source:
-    kind = None if reading.raw else _kind_of(path, kinds)
+    kind = kind_of(path, kinds, reading=reading)
     if kind is None:
         source: Source = FileSource(path, str(path.parent) if reading.group_by_folder else None)
     else:
         source = kind.open(path, reading=reading)
     return source if root is None else PlacedSource(source, path.relative_to(root).as_posix())
-
-
-def _kind_of(path: Path, kinds: list[Kind]) -> Kind | None:
-    """The registered source that claims a file; None: it is taken as it stands."""
-    name = path.name.lower()
-    for kind in kinds:
-        if kind.suffixes and name.endswith(kind.suffixes):
-            return kind
-    marked = [kind for kind in kinds if kind.magic]
-    if not marked:
-        return None
-    with path.open("rb") as stream:
-        head = stream.read(max(at + len(text) for kind in marked for at, text in kind.magic))
-    return next((k for k in marked if any(head.startswith(text, at) for at, text in k.magic)), None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bytelm.data.sources.base import Document, OneFile, Reading
+from bytelm.data.sources.limits import Budget
 from bytelm.errors import DataError, unknown_name
 
 
@@ -26,46 +27,77 @@ class RecordFile(OneFile):
         return cls(Path(spec), reading)
 
     @abstractmethod
-    def rows(self) -> Iterator[tuple[str, Any]]:
-        """(place inside the file, such as "line 3"; record) of each record, in order."""
+    def rows(self, budget: Budget) -> Iterator[tuple[str, Any | DataError]]:
+        """(place inside the file, such as "line 3"; record, or why it cannot be read) of each
+        record, in order. What is unpacked is counted against `budget`."""
 
     def __iter__(self) -> Iterator[Document]:
-        for place, record in self.rows():
-            yield document_of(record, reading=self.reading, source=str(self.path), place=place)
+        name = str(self.path)
+        budget = Budget(self.reading.limits, self.path.stat().st_size, name)
+        try:
+            for place, record in self.rows(budget):
+                found = read_record(record, reading=self.reading, source=name, place=place)
+                if found is not None:
+                    yield found
+        except (DataError, OSError) as error:
+            self.reading.problem("damaged file", name, error)
 
 
-def document_of(record: Any, *, reading: Reading, source: str, place: str) -> Document:
+def read_record(
+    record: Any | DataError, *, reading: Reading, source: str, place: str
+) -> Document | None:
     """The document in one record at `place` of `source`, with its group and columns.
 
-    Raises `DataError` with the place for a record without the field, or with no text in it.
+    None for a record that is left out and noted: one whose text is null, and under
+    `Reading.skip_errors` one that has no text or cannot be read (then `record` is the error).
+    `DataError` with the place for such a one otherwise.
     """
     where = f"{source}, {place}"
-    value = _field(record, reading.field, where=where)
-    group = f"{source}#{place}"
-    if reading.group is not None:
-        group = _as_text(_field(record, reading.group, where=where))
-    kept = {name: _as_text(_field(record, name, where=where)) for name in reading.columns}
-    meta = {"source": source, "path": place, "group": group, **kept}
-    if isinstance(value, bytes):
-        return Document(value, meta)
-    if isinstance(value, str):
-        return Document(value.encode("utf-8", "surrogatepass"), meta)
-    raise DataError(
-        f"{where}: field {reading.field!r} is {type(value).__name__}, not text or bytes. "
-        "Name the field that holds the text with --field"
-    )
+    try:
+        if isinstance(record, DataError):
+            raise record
+        value = _field(record, reading.field)
+        group = None if reading.group is None else _as_text(_field(record, reading.group))
+        kept = {name: _as_text(_field(record, name)) for name in reading.columns}
+        if value is not None and not isinstance(value, bytes | str):
+            raise DataError(
+                f"field {reading.field!r} is {type(value).__name__}, not text or bytes. "
+                "Name the field that holds the text with --field"
+            )
+    except DataError as error:
+        reading.problem("damaged record", where, error)
+        return None
+    if value is None:
+        reading.note("null record", where, why=f"field {reading.field!r} is null")
+        return None
+    meta = {"source": source, "path": place, "group": group or f"{source}#{place}", **kept}
+    data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+    return Document(data, meta)
 
 
 def _as_text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _field(record: Any, name: str, *, where: str) -> Any:
+def _field(record: Any, name: str) -> Any:
     """`a.b` goes into nested objects; a field whose own name has the dot wins."""
     if isinstance(record, Mapping) and name in record:
         return record[name]
     head, _, rest = name.partition(".")
     if rest and isinstance(record, Mapping) and head in record:
-        return _field(record[head], rest, where=where)
+        return _field(record[head], rest)
     known = [str(key) for key in record] if isinstance(record, Mapping) else []
-    raise DataError(f"{where}: {unknown_name('field', name, known)}. Choose one with --field")
+    raise DataError(f"{unknown_name('field', name, known)}. Choose one with --field")
+
+
+def has_field(record: Any, name: str) -> bool:
+    """Whether a record has a field, nested ones spelt "a.b".
+
+    >>> has_field({"a": {"b": 1}}, "a.b"), has_field({"a": {"b": 1}}, "b")
+    (True, False)
+    """
+    try:
+        _field(record, name)
+    except DataError:
+        return False
+    return True
