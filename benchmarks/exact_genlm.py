@@ -25,7 +25,7 @@ import torch
 from benchmarks.exact_packages import package_file
 from benchmarks.exact_texts import ROOT, texts
 from bytelm.exact import ByteConverter
-from bytelm.exact.models.gguf import load_weights
+from bytelm.exact.models.pretrained import read_gguf_model
 from bytelm.exact.models.huggingface import HuggingFaceLM
 from bytelm.exact.tokenizers.gguf_tokenizer import read_gguf_tokenizer, read_metadata
 from bytelm.files import write_text
@@ -102,7 +102,7 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     path = package_file("smollm2")
-    model = load_weights(path)
+    model = read_gguf_model(path)
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     tables = read_gguf_tokenizer(read_metadata(path))
     # genlm-bytes starts from the tokenizer's BOS, so here bytelm does as well

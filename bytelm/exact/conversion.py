@@ -15,13 +15,12 @@ import torch
 
 from bytelm.errors import BytelmError
 from bytelm.exact.converter import ByteConverter, Mode
-from bytelm.exact.models.gguf import load_weights
 from bytelm.exact.models.huggingface import (
     hugging_face_lm,
     is_hugging_face,
-    read_directory,
     token_lm,
 )
+from bytelm.exact.models.pretrained import read_directory, read_gguf_model
 from bytelm.exact.token_lm import TokenLM
 from bytelm.exact.tokenizers.encoders import CallableEncoder, Encoder
 from bytelm.exact.tokenizers.gguf_tokenizer import read_gguf_tokenizer, read_metadata
@@ -180,7 +179,7 @@ def load_token_model(
     if path.suffix == ".gguf":
         tables = reading.checked(read_gguf_tokenizer(read_metadata(path)))
         lm = token_lm(
-            load_weights(path).to(device),
+            read_gguf_model(path).to(device),
             tables.vocab_bytes,
             eos_ids=tables.eos_ids,
             start_ids=tables.start_ids if start is None else start,

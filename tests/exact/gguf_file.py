@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,16 @@ _NAMES = {
 }
 
 
-def write_gguf(path: Path, model: Any, tokenizer: Any) -> Path:
-    """`model`: a transformers Llama; `tokenizer`: byte-level BPE with GPT-2's expression."""
+def write_gguf(
+    path: Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    tensors: Mapping[str, tuple[int, ...] | None] | None = None,
+) -> Path:
+    """`model`: a transformers Llama; `tokenizer`: byte-level BPE with GPT-2's expression. tensors:
+    names in the file -> another shape (ones are written), or None to leave it out."""
+    changed = dict(tensors or {})
     from gguf import GGUFWriter, TokenType
 
     config = model.config
@@ -56,7 +65,11 @@ def write_gguf(path: Path, model: Any, tokenizer: Any) -> Path:
             array = _interleaved(array, config.num_attention_heads)
         if "k_proj" in name:
             array = _interleaved(array, config.num_key_value_heads)
-        writer.add_tensor(_gguf_name(name), array)
+        if _gguf_name(name) not in changed:
+            writer.add_tensor(_gguf_name(name), array)
+    for name, shape in changed.items():
+        if shape is not None:
+            writer.add_tensor(name, np.ones(shape, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -10,13 +10,12 @@ keep for decoding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bytelm.errors import BytelmError, CheckpointError, MissingExtraError
+from bytelm.errors import BytelmError, CheckpointError
 from bytelm.exact.models.recurrent import RecurrentLM, recurrent_state
 from bytelm.exact.models.tree_attention import Group, tree_attention_in
 from bytelm.exact.models.tree_lm import TreeLM, depths
@@ -148,26 +147,3 @@ def _eos_ids(model: Any, tables: TokenizerTables) -> set[int]:
     listed = [named] if isinstance(named, int) else (named or [])
     special = {i for i, data in enumerate(tables.vocab_bytes) if data is None}
     return (tables.eos_ids | set(listed)) & special
-
-
-def read_directory(path: str | Path, device: str | torch.device) -> tuple[Any, Any]:
-    """The transformers model and tokenizer in a directory; `CheckpointError` if there are none."""
-    transformers = import_transformers("loading a Hugging Face directory")
-    folder = Path(path)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is no Hugging Face directory: it has no config.json")
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"transformers cannot load {folder}: {error}") from error
-    return model.to(device), tokenizer
-
-
-def import_transformers(purpose: str) -> Any:
-    """The package transformers, or an error that names the extra."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("transformers", "hf", purpose) from error
-    return transformers
