@@ -1,4 +1,4 @@
-"""A model directory comes from strangers: nothing in it runs, and what is wrong with it is named."""
+"""A model directory comes from strangers: nothing in it runs, and what is wrong is named."""
 
 import json
 import os
@@ -83,8 +83,9 @@ def generation_code(folder: Path, mark: Path) -> None:
 
 def template_code(folder: Path, mark: Path) -> None:
     code = MARK.format(mark=str(mark))
+    command = repr(f'{sys.executable} -c "{code}"')
     (folder / "chat_template.jinja").write_text(
-        "{{ cycler.__init__.__globals__.os.popen(%r) }}" % f'{sys.executable} -c "{code}"'
+        "{{ cycler.__init__.__globals__.os.popen(" + command + ") }}"
     )
 
 
