@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from bytelm.paths import to_text
+
 
 def _in_order(numbers: list[int]) -> list[int]:
     if numbers[0] > numbers[1]:
@@ -30,7 +32,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 _one_or_more = BeforeValidator(lambda v: [v] if isinstance(v, str) else v)
-Paths = Annotated[list[str], _one_or_more]
+Paths = Annotated[list[Annotated[str, AfterValidator(to_text)]], _one_or_more]
 Trackers = Annotated[list[Literal["tensorboard", "wandb", "trackio"]], _one_or_more]
 Range = Annotated[list[Count], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
 Stage = Annotated[list[int | float], Field(min_length=2, max_length=2)]
@@ -69,7 +71,8 @@ class ObjectiveSettings(Settings):
 
 
 class DataSettings(Settings):
-    """What is trained and evaluated on: plain files, patterns of files, or corpus directories.
+    """What is trained and evaluated on: files, folders, patterns, archives, records, data sets and
+    built corpora, which mean the documents they mean to every other command.
 
     Relative paths start from the current folder, or else from the folder of the bundled samples.
     """

@@ -94,6 +94,7 @@ SOURCES = Registry(
     "bytelm.sources",
     {
         "hub": "bytelm.data.sources.hub:HubSource",
+        "corpus": "bytelm.data.corpus.documents:CorpusSource",
         "json-lines": "bytelm.data.sources.json_lines:JsonLinesSource",
         "parquet": "bytelm.data.sources.parquet:ParquetSource",
         "zip": "bytelm.data.sources.zip:ZipSource",

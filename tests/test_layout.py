@@ -16,7 +16,7 @@ SOURCES = sorted((ROOT / "bytelm").rglob("*.py"))
 # What each part may import besides itself: names of modules or packages of bytelm. Imports run one
 # way (DESIGN): errors, vocab, files <- nn, data, tokenizer <- arch, objectives <- training;
 # lm.protocol <- exact, lm <- loading <- evaluate, hub, cli. The longest name that fits decides.
-_BASE = ("errors", "vocab", "files", "version", "compiled")
+_BASE = ("errors", "vocab", "files", "paths", "version", "compiled")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "version": (),
@@ -27,12 +27,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "vocab": ("errors",),
     "files": ("errors", "locks"),
     "registry": ("errors",),
+    "paths": (),
     "nn": ("errors", "vocab", "device"),
     "data": (*_BASE, "registry", "memory"),
     "tokenizer": (*_BASE, "data"),
     "arch": ("errors", "vocab", "device", "data.batch", "nn"),
     "objectives": (*_BASE, "data", "tokenizer"),
-    "recipe_sections": (),
+    "recipe_sections": ("paths",),
     "recipe_overrides": ("errors", "recipe_sections"),
     "recipe": ("errors", "registry", "recipe_sections", "recipe_overrides"),
     "run": ("errors", "vocab", "files", "version", "recipe"),

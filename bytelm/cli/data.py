@@ -133,12 +133,12 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Counts, sizes, entropy, formats, scripts, compressibility and duplicates."""
-    from bytelm.data.corpus.documents import open_documents
     from bytelm.data.inspect import Inspection
-    from bytelm.data.sources import Reading
+    from bytelm.data.sources import Reading, open_source
 
     totals = Inspection(sample_bytes=sample_mib << 20)
-    for document in open_documents(paths, reading=Reading(field=field, raw=raw, sections=sections)):
+    reading = Reading(field=field, raw=raw, sections=sections)
+    for document in open_source(paths, reading=reading):
         totals.add(document)
     report = totals.report()
     if plots is not None:

@@ -4,7 +4,11 @@ A relative path starts from the current folder, wherever the recipe is. Only whe
 and something is below the repository (a checkout or an editable install), that is taken.
 """
 
+import glob
 from pathlib import Path
+
+from bytelm.data.sources.walk import match_files
+from bytelm.paths import to_path
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -15,13 +19,12 @@ def find_data(path: str) -> str:
     >>> Path(find_data("data/prose/heldout.txt")).name, find_data("no/such/file")
     ('heldout.txt', 'no/such/file')
     """
-    bundled, here = _REPOSITORY / path, Path(path)
+    bundled, here = _REPOSITORY / path, to_path(path)
     if not here.is_absolute() and not has_match(here) and has_match(bundled):
         return str(bundled)
     return path
 
 
 def has_match(path: Path) -> bool:
-    """Whether a path exists, or a glob pattern in its last part has a match."""
-    parent = Path(*path.parts[:-1])
-    return path.exists() or (parent.is_dir() and any(parent.glob(path.name)))
+    """Whether a path exists, or a glob pattern has a match."""
+    return path.exists() or (glob.has_magic(str(path)) and bool(match_files(path).files))

@@ -6,10 +6,12 @@ characters and xz take seconds per megabyte; the report says how much that was. 
 in documents that are UTF-8 as a whole, so that code does not pass for letters.
 """
 
+import codecs
 import gzip
 import hashlib
 import lzma
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ class Inspection:
     """Running totals over documents; `report` gives the numbers."""
 
     sample_bytes: int = SAMPLE_BYTES
-    sizes: list[int] = field(default_factory=list)
+    sizes: "array[int]" = field(default_factory=lambda: array("q"))
     formats: Counter[str] = field(default_factory=Counter)
     architectures: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
@@ -44,27 +46,33 @@ class Inspection:
     _text: bytearray = field(default_factory=bytearray)
 
     def add(self, document: Document) -> None:
-        """Count one document."""
-        data = document.data
-        self.sizes.append(len(data))
-        identity = identify(data)
+        """Count one document, block by block: its size does not matter."""
+        digest, decoder, is_text = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")(), True
+        start, head, size = bytearray(), b"", 0
+        for block in document.blocks():
+            head = head or block
+            size += len(block)
+            digest.update(block)
+            self.histogram += np.bincount(np.frombuffer(block, np.uint8), minlength=256)
+            is_text = is_text and _decodes(decoder, block)
+            start += block[: self.sample_bytes - len(start)]
+        self.sizes.append(size)
+        identity = identify(head)
         self.formats[identity.format] += 1
         if identity.isa is not None:
             self.architectures[f"{identity.format} {identity.isa}"] += 1
         self.groups.add(str(document.meta.get("group")))
-        self.histogram += np.bincount(np.frombuffer(data, np.uint8), minlength=256)
-        self._count_duplicate(data)
-        if is_utf8(data):
+        self._count_duplicate(digest.digest(), size)
+        if is_text and _decodes(decoder, b"", final=True):
             self.utf8_documents += 1
-            self.utf8_bytes += len(data)
-            self._text += data[: self.sample_bytes - len(self._text)]
-        self._sample += data[: self.sample_bytes - len(self._sample)]
+            self.utf8_bytes += size
+            self._text += start[: self.sample_bytes - len(self._text)]
+        self._sample += start[: self.sample_bytes - len(self._sample)]
 
-    def _count_duplicate(self, data: bytes) -> None:
-        digest = hashlib.sha256(data).digest()
+    def _count_duplicate(self, digest: bytes, size: int) -> None:
         if digest in self._seen:
             self.duplicates += 1
-            self.duplicate_bytes += len(data)
+            self.duplicate_bytes += size
         self._seen.add(digest)
 
     def report(self) -> dict[str, Any]:
@@ -105,10 +113,9 @@ def inspect(documents: Iterable[Document], *, sample_bytes: int = SAMPLE_BYTES) 
     return totals.report()
 
 
-def is_utf8(data: bytes) -> bool:
-    """Whether all of it decodes."""
+def _decodes(decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool = False) -> bool:
     try:
-        data.decode("utf-8")
+        decoder.decode(block, final)
     except UnicodeDecodeError:
         return False
     return True
@@ -154,10 +161,17 @@ def compressibility(data: bytes) -> dict[str, float]:
         return {}
     packed = {
         "gzip": gzip.compress(data, 9),
-        "xz": lzma.compress(data, preset=9 | lzma.PRESET_EXTREME),
+        "xz": _xz(data),
         "zstd": zstandard.ZstdCompressor(level=19).compress(data),
     }
     return {name: round(8 * len(out) / len(data), 4) for name, out in packed.items()}
+
+
+def _xz(data: bytes) -> bytes:
+    """xz -9e with a dictionary no larger than the data: one of 64 MiB costs ten times that."""
+    size = min(max(len(data), 4096), 64 << 20)
+    preset = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": size}
+    return lzma.compress(data, format=lzma.FORMAT_XZ, filters=[preset])
 
 
 def _summary(sizes: np.ndarray) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from bytelm.data import Reading
-from bytelm.data.corpus.documents import open_documents
+from bytelm.data import Reading, open_source
 
 
 def read_documents(specs: Iterable[str], *, field: str = "text", raw: bool = False) -> list[bytes]:
@@ -14,4 +13,5 @@ def read_documents(specs: Iterable[str], *, field: str = "text", raw: bool = Fal
 
     Raises `DataError` for a path that does not exist or cannot be read.
     """
-    return [document.data for document in open_documents(specs, reading=Reading(field, raw=raw))]
+    source = open_source(list(specs), reading=Reading(field, raw=raw))
+    return [document.data for document in source]

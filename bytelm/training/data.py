@@ -7,13 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bytelm.data import Batch, BatchStream, Corpus, DataState, Mixture, Windows
+from bytelm.data import Batch, BatchStream, Corpus, DataState, Mixture, Reading, Windows
 from bytelm.data.bundled import find_data, has_match
 from bytelm.data.corpus.records import RecordFields, open_records
 from bytelm.data.curriculum import cut_rows, row_length
+from bytelm.data.sources import Notes
 from bytelm.data.windows import Policy
 from bytelm.errors import DataError
 from bytelm.objectives import Objective
+from bytelm.paths import to_path
 from bytelm.recipe_sections import DataSettings, TrainSettings
 
 
@@ -23,13 +25,14 @@ class Corpora:
     def __init__(self, data: DataSettings, fields: RecordFields | None = None):
         """fields: what the objective reads from records; None: files are read as they stand."""
         self._data, self._fields = data, fields
+        self.notes = Notes()  # links and other things that were found and not read
 
     @cached_property
     def sources(self) -> list[Corpus]:
         """The training corpora that rows are drawn from: one, or one per path with data.weights."""
         if self._data.weights is None:
-            return [open_data(self._data.train, fields=self._fields)]
-        return [open_data([path], fields=self._fields) for path in self._data.train]
+            return [self._open(self._data.train)]
+        return [self._open([path]) for path in self._data.train]
 
     @cached_property
     def training(self) -> Corpus:
@@ -40,7 +43,10 @@ class Corpora:
     def heldout(self) -> Corpus | None:
         """The held-out documents; None without any."""
         paths = self._data.heldout
-        return open_data(paths, fields=self._fields) if paths else None
+        return self._open(paths) if paths else None
+
+    def _open(self, paths: Sequence[str]) -> Corpus:
+        return open_data(paths, fields=self._fields, notes=self.notes)
 
 
 class TrainingData:
@@ -152,18 +158,24 @@ def documents_of(corpus: Corpus) -> list[bytes]:
     return [document for i in range(len(corpus)) if (document := bytes(corpus.document(i)))]
 
 
-def open_data(paths: Sequence[str], *, fields: RecordFields | None = None) -> Corpus:
+def open_data(
+    paths: Sequence[str], *, fields: RecordFields | None = None, notes: Notes | None = None
+) -> Corpus:
     """The corpus of the paths of a recipe; an error tells where relative ones start.
 
-    fields  what is read from records; None: files are read as they stand
+    fields  what is read from records; None: one text per record
+    notes   collects what was found and not read
     """
+    notes = notes or Notes()
     found = [find_data(path) for path in paths]
     try:
         if fields is None:
-            return Corpus.open(found)
-        return Corpus.concat([open_records(path, fields=fields) for path in found])
+            return Corpus.open(found, reading=Reading(notes=notes))
+        return Corpus.concat([open_records(path, fields=fields, notes=notes) for path in found])
     except DataError as error:
-        if all(Path(path).is_absolute() or has_match(Path(path)) for path in found):
+        if all(":" in path or path == "-" for path in found):
+            raise
+        if all(to_path(path).is_absolute() or has_match(to_path(path)) for path in found):
             raise
         raise DataError(
             f"{error} (relative paths in [data] start from the current folder, {Path.cwd()}, "

@@ -6,6 +6,7 @@ import io
 import lzma
 import tarfile
 import zipfile
+from pathlib import Path
 
 import zstandard
 
@@ -48,3 +49,12 @@ ARCHIVES = {
     "x.tar.zst": zstandard.ZstdCompressor().compress(tar_of(MEMBERS)),
     "x.a": ar_of(MEMBERS),
 }
+
+
+def make_tree(folder: Path, files: dict[str, bytes]) -> Path:
+    """Files in folders that are made on the way."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder

@@ -67,12 +67,12 @@ def test_metadata_tells_where_each_document_came_from(tmp_path):
 
 
 def test_plain_files_open_as_they_stand(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(b'{"text": 1}')
+    (tmp_path / "a.bin").write_bytes(b'{"text": 1}')
     (tmp_path / "b.bin").write_bytes(b"")
     (tmp_path / "c.bin").write_bytes(b"\xff")
-    corpus = Corpus.open([tmp_path / "a.jsonl", tmp_path / "b.bin", tmp_path / "c.bin"])
+    corpus = Corpus.open([tmp_path / "a.bin", tmp_path / "b.bin", tmp_path / "c.bin"])
     assert [corpus.document(i).tobytes() for i in range(3)] == [b'{"text": 1}', b"", b"\xff"]
-    assert len(Corpus.open(str(tmp_path / "*.bin"))) == 2
+    assert len(Corpus.open(str(tmp_path / "*.bin"))) == len(Corpus.open(tmp_path)) == 3
     assert corpus.document(-1).tobytes() == b"\xff"
 
 
@@ -192,7 +192,7 @@ def test_nothing_to_read_is_an_error(tmp_path):
     with pytest.raises(DataError, match="corpus is empty"):
         Corpus.open([])
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="bytelm data build"):
+    with pytest.raises(DataError, match="no file to read in the folder"):
         Corpus.open(tmp_path / "folder")
     (tmp_path / "prose.txt").write_bytes(b"x")
     with pytest.raises(DataError, match="did you mean 'prose.txt'"):

@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -215,15 +215,31 @@ class Builder:
                 yield document, leaf, taken
 
     def _add(self, number: int, document: Document) -> None:
-        writer, digest = self.writers[number], hashlib.sha256(document.data)
-        if self._settings["deduplicate"] and digest.digest() in self._seen:
+        writer, blocks = self.writers[number], document.blocks()
+        head, second = next(blocks, b""), next(blocks, None)
+        digest, length = hashlib.sha256(head), len(head)
+
+        def hashed(more: Iterator[bytes]) -> Iterator[bytes]:
+            nonlocal length
+            for block in more:
+                digest.update(block)
+                length += len(block)
+                yield block
+
+        def keep() -> bool:
+            return not (self._settings["deduplicate"] and digest.digest() in self._seen)
+
+        before = writer.documents
+        if second is not None:  # too long to be held until it is known whether it is a duplicate
+            writer.write_blocks(chain([head], hashed(chain([second], blocks))), keep=keep)
+        elif keep():
+            writer.write(head)
+        if writer.documents == before:
             writer.duplicates += 1
             return
         self._seen.add(digest.digest())
-        writer.write(document.data)
-        meta = {"media": identify(document.data).format, **document.meta}
-        size, hashed = len(document.data), digest.hexdigest()
-        row = row_of(meta, length=size, sha256=hashed, columns=self._columns)
+        meta = {"media": identify(head).format, **document.meta}
+        row = row_of(meta, length=length, sha256=digest.hexdigest(), columns=self._columns)
         self._folder.journal.add(number, row)
 
     def _set_mark(self, leaf: int, taken: int) -> None:

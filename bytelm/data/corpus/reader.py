@@ -1,13 +1,13 @@
-"""`Corpus`: the bytes of many documents as one memory-mapped stream, built once or a plain file.
+"""`Corpus`: the bytes of many documents as one stream, built once or files as they lie.
 
-Any plain file is a corpus of one document as it stands, whatever its extension; reading records or
-archive members is the builder's work (build.py). What lies on disk is described in format.py.
+Any path means the documents that `open_source` reads there. Plain files and built corpora are read
+where they are (file_bytes.py); the documents of archives, records and data sets are read into
+memory. What lies on disk is described in format.py.
 """
 
-import glob
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bytelm.data.corpus.format import PathLike
-from bytelm.data.corpus.storage import Bytes, Storage, open_storage
+from bytelm.data.corpus.file_bytes import Bytes
+from bytelm.data.corpus.format import PathLike, is_corpus
+from bytelm.data.corpus.in_memory import LARGEST, read_into_memory
+from bytelm.data.corpus.storage import Storage, open_built, open_file
 from bytelm.data.sources.base import Reading
-from bytelm.data.sources.open import fixed_folder
+from bytelm.data.sources.pipes import STDIN, is_pipe
+from bytelm.data.sources.places import Place, places_of
 from bytelm.errors import DataError, unknown_name
+from bytelm.paths import to_path
 
 
 class Corpus:
@@ -42,13 +46,24 @@ class Corpus:
             raise DataError(f"the corpus is empty: {names} holds no document")
 
     @classmethod
-    def open(cls, paths: PathLike | Iterable[PathLike], *, verify: bool | None = None) -> "Corpus":
-        """Map a built corpus, a plain file, a glob pattern, or a list of those joined as one.
+    def open(
+        cls,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        reading: Reading | None = None,
+        verify: bool | None = None,
+    ) -> "Corpus":
+        """What a path, or a list of them, names: a built corpus, files, folders, glob patterns,
+        archives, records, data sets, joined in order.
 
+        `reading`: as for `open_source`; links and other things passed over are in its notes.
         `verify`: compare the shards with the stored hashes; None does so up to 256 MiB. Sizes are
-        always compared. Raises `DataError` for a corrupted, truncated or empty corpus.
+        always compared. Raises `DataError` for a corrupted, truncated or empty corpus, for a pipe,
+        and for what would unpack to more than a GiB.
         """
-        return cls([open_storage(p, root=root, verify=verify) for p, root in _expand(paths)])
+        given = [paths] if isinstance(paths, str | Path) else list(paths)
+        reading = reading or Reading()
+        return cls([s for path in given for s in _storages(path, reading=reading, verify=verify)])
 
     @classmethod
     def build(
@@ -154,16 +169,30 @@ def _offsets(lengths: Iterable[int]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 
-def _expand(paths: PathLike | Iterable[PathLike]) -> list[tuple[Path, Path | None]]:
-    """(path, the fixed folder of its pattern) of all paths named, patterns in sorted order."""
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
-    found: list[tuple[Path, Path | None]] = []
-    for path in map(Path, given):
-        if path.exists() or not glob.has_magic(str(path)):
-            found.append((path, None))
-            continue
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        if not matches:
-            raise DataError(f"no file matches {str(path)!r}")
-        found += [(match, fixed_folder(path)) for match in matches if match.is_file()]
-    return found
+def _storages(spec: PathLike, *, reading: Reading, verify: bool | None) -> Iterator[Storage]:
+    """What one path contributes."""
+    if spec == STDIN or is_pipe(to_path(spec)):
+        raise DataError(
+            f"{spec} can be read once only, and training reads its data again and again. Build a "
+            f"corpus from it with: bytelm data build {spec} --out CORPUS"
+        )
+    places = list(places_of(spec, reading=reading))
+    for place in places:
+        yield _storage(place, reading=reading, verify=verify)
+    if not places:
+        told = "; ".join(reading.notes.lines()) or "it is empty"
+        raise DataError(f"there is no file to read in the folder {spec}: {told}")
+
+
+def _storage(place: Place, *, reading: Reading, verify: bool | None) -> Storage:
+    if place.kind is None:
+        return open_file(Path(place.spec), root=place.root)
+    if is_corpus(place.spec):
+        return open_built(Path(place.spec), root=place.root, verify=verify)
+    try:
+        return read_into_memory(place.spec, place.source(reading), largest=LARGEST)
+    except DataError as error:
+        raise DataError(
+            f"{error} (here records and archives are read with the default settings; to read "
+            f"{place.spec} otherwise, with --field or --raw, build a corpus: bytelm data build)"
+        ) from error

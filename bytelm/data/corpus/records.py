@@ -5,20 +5,14 @@ Records too many for memory are built into a corpus with their columns instead
 (`bytelm data build --column`).
 """
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from bytelm.data.corpus.format import PathLike, is_corpus
-from bytelm.data.corpus.metadata import FOLDER, first_folder
+from bytelm.data.corpus.in_memory import read_into_memory
 from bytelm.data.corpus.reader import Corpus
-from bytelm.data.corpus.storage import Storage
 from bytelm.data.sources.base import PlacedSource, Reading, Source
 from bytelm.data.sources.hub import HubSource
+from bytelm.data.sources.notes import Notes
 from bytelm.data.sources.open import open_source
 from bytelm.data.sources.records import RecordFile
 from bytelm.errors import DataError
@@ -38,28 +32,7 @@ class RecordFields:
     byte_columns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class InMemory(Storage):
-    """Documents in memory, and a value per document of each column."""
-
-    values: Mapping[str, list[Any]]
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _in_memory, (self.path, self.shards, self.lengths, dict(self.values))
-
-    def identity(self) -> str:
-        digest = hashlib.sha256(self.lengths.tobytes())
-        digest.update(self.shards[0].data)
-        return digest.hexdigest()
-
-    def columns(self) -> list[str]:
-        return list(self.values)
-
-    def column(self, name: str) -> list[Any]:
-        return self.values[name]
-
-
-def open_records(spec: PathLike, *, fields: RecordFields) -> Corpus:
+def open_records(spec: PathLike, *, fields: RecordFields, notes: Notes | None = None) -> Corpus:
     """The documents at `spec` with their columns: records as `fields` says, anything else as
     `open_source` reads it, a built corpus as it is.
 
@@ -68,23 +41,15 @@ def open_records(spec: PathLike, *, fields: RecordFields) -> Corpus:
     """
     if is_corpus(spec) and not fields.byte_columns:
         return Corpus.open(spec)
-    source = open_source(spec, reading=Reading(field=fields.text, columns=fields.columns))
+    reading = Reading(field=fields.text, columns=fields.columns, notes=notes or Notes())
+    source = open_source(spec, reading=reading)
     if fields.byte_columns:
         _require_records(source, spec, fields=fields)
-    documents = list(source)
-    names = dict.fromkeys(name for document in documents for name in document.meta)
-    values = {name: [document.meta.get(name) for document in documents] for name in names}
-    values[FOLDER] = [first_folder(document.meta.get("path")) for document in documents]
-    for name in fields.byte_columns:
-        beside = open_source(spec, reading=Reading(field=name))
-        values[name] = [document.data for document in beside]
-    data = np.frombuffer(b"".join(document.data for document in documents), np.uint8)
-    lengths = np.array([len(document.data) for document in documents], dtype=np.int64)
-    return Corpus([_in_memory(Path(spec), [data], lengths, values)])
-
-
-def _in_memory(path: Path, shards: list, lengths: Any, values: Mapping[str, list]) -> InMemory:
-    return InMemory(path=path, root=None, shards=shards, lengths=lengths, values=values)
+    more = {
+        name: [document.data for document in open_source(spec, reading=Reading(field=name))]
+        for name in fields.byte_columns
+    }
+    return Corpus([read_into_memory(spec, source, more=more)])
 
 
 def _require_records(source: Source, spec: PathLike, *, fields: RecordFields) -> None:

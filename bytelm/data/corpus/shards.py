@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -35,33 +35,62 @@ class ShardWriter:
         self.bytes = self.duplicates = 0
         self._lengths = array("q")
         self._sizes: list[int] = []  # of the shards
-        self._shard: IO[bytes] | None = None
+        self._shard: IO[bytes] | None = None  # open for writing, at its end
 
     @property
     def documents(self) -> int:
         """How many were written."""
         return len(self._lengths)
 
-    def replay(self, length: int) -> bool:
-        """Count a document that is in its shard already; -> whether it began a new shard."""
-        begins = not self._sizes or self._sizes[-1] >= self._shard_bytes
-        if begins:
+    def replay(self, length: int) -> None:
+        """Count a document that is in its shard already."""
+        if self._is_full():
             self._sizes.append(0)
         self._sizes[-1] += length
         self._lengths.append(length)
         self.bytes += length
-        return begins
 
     def write(self, data: bytes) -> None:
         """Append a document; it opens the next shard if the last one is full."""
-        if self.replay(len(data)):
+        begins = self._is_full()
+        self._open(begins).write(data)
+        self.replay(len(data))
+
+    def write_blocks(self, blocks: Iterable[bytes], *, keep: Callable[[], bool]) -> None:
+        """Append a document that comes in blocks; it is taken back unless `keep()` after the last.
+
+        An exception on the way leaves bytes that nothing counts: `cut` removes them.
+        """
+        begins, length = self._is_full(), 0
+        before = 0 if begins else self._sizes[-1]
+        shard = self._open(begins)
+        for block in blocks:
+            shard.write(block)
+            length += len(block)
+        if keep():
+            self.replay(length)
+            return
+        shard.seek(before)
+        shard.truncate()
+        if begins:
+            self.close()
+            self._file(len(self._sizes)).unlink()
+
+    def _is_full(self) -> bool:
+        """Whether the next document begins a shard."""
+        return not self._sizes or self._sizes[-1] >= self._shard_bytes
+
+    def _open(self, begins: bool) -> IO[bytes]:
+        """The shard that is written to: the next one if it `begins`."""
+        if begins:
             self.flush()
             self.close()
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._shard = self._file(len(self._sizes) - 1).open("wb")
+            self._shard = self._file(len(self._sizes)).open("wb")
         elif self._shard is None:
-            self._shard = self._file(len(self._sizes) - 1).open("ab")
-        self._shard.write(data)
+            self._shard = self._file(len(self._sizes) - 1).open("r+b")
+            self._shard.seek(0, os.SEEK_END)
+        return self._shard
 
     def flush(self) -> None:
         """Return when all of it is on the disk (fsync)."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bytelm.data.corpus.file_bytes import ByteRange, FileBytes, changed_file
 from bytelm.data.corpus.format import DESCRIPTION, OFFSETS, check_file, describe
 from bytelm.data.corpus.metadata import FOLDER, first_folder, read_column, stored_columns
 from bytelm.data.magic import identify
-from bytelm.data.sources.open import missing
+from bytelm.data.sources.document import BLOCK
+from bytelm.data.sources.places import missing
 from bytelm.errors import DataError
-
-Bytes = NDArray[np.uint8]
 
 _VERIFY_BELOW = 256 << 20  # opening checks the hashes of corpora up to this size (about 0.3 s)
 _SAMPLED_ABOVE = 64 << 20  # plain files above this are fingerprinted by size and 64 blocks
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,18 +28,18 @@ class Storage(ABC):
 
     path     the file or folder
     root     the folder `path` was found in by a pattern, None otherwise
-    shards   memory maps of uint8, which joined are all bytes of the documents
+    shards   files or arrays of uint8, which joined are all bytes of the documents
     lengths  (documents,) int64 in bytes
     """
 
     path: Path
     root: Path | None
-    shards: list[Bytes]
+    shards: Sequence[ByteRange]
     lengths: NDArray[np.int64]
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A worker process maps the files again: pickling a memory map would copy its bytes.
-        return _reopen, (self.path, self.root)
+        # A worker process opens the files again, and is told if they are others by then.
+        return _reopen, (self.path, self.root, int(self.lengths.sum()))
 
     @abstractmethod
     def identity(self) -> str:
@@ -60,11 +60,11 @@ class PlainFile(Storage):
     def identity(self) -> str:
         (data,) = self.shards
         digest = hashlib.sha256(str(len(data)).encode())
-        if len(data) <= _SAMPLED_ABOVE:
-            digest.update(data.data)
-        else:
-            for start in np.linspace(0, len(data) - _BLOCK, 64).astype(np.int64):
-                digest.update(data[start : start + _BLOCK].data)
+        starts = range(0, len(data), BLOCK)
+        if len(data) > _SAMPLED_ABOVE:
+            starts = np.linspace(0, len(data) - BLOCK, 64).astype(np.int64).tolist()
+        for start in starts:
+            digest.update(data[start : start + BLOCK].data)
         return digest.hexdigest()
 
     def columns(self) -> list[str]:
@@ -73,7 +73,7 @@ class PlainFile(Storage):
     def column(self, name: str) -> list[Any]:
         place = None if self.root is None else self.path.relative_to(self.root).as_posix()
         if name == "media":
-            return [identify(self.shards[0][:_BLOCK].tobytes()).format]
+            return [identify(self.shards[0][:BLOCK].tobytes()).format]
         values = {"path": place, FOLDER: first_folder(place), "length": int(self.lengths[0])}
         return [values.get(name, str(self.path))]
 
@@ -94,37 +94,27 @@ class BuiltCorpus(Storage):
         return read_column(self.path, name)
 
 
-def open_storage(path: Path, *, root: Path | None, verify: bool | None) -> Storage:
-    """Map what is at `path`; `verify` as in `Corpus.open`.
+def open_file(path: Path, *, root: Path | None = None) -> PlainFile:
+    """The file at `path` as it stands; `DataError` if there is none."""
+    if not path.is_file():
+        raise missing(path)
+    data = FileBytes.open(path)
+    return PlainFile(path=path, root=root, shards=[data], lengths=np.array([len(data)], np.int64))
 
-    Raises `DataError` for a damaged corpus, an ordinary folder, and a path that does not exist.
+
+def open_built(path: Path, *, root: Path | None = None, verify: bool | None = None) -> BuiltCorpus:
+    """The corpus in the folder `path`; `verify` as in `Corpus.open`.
+
+    Raises `DataError` if it is damaged.
     """
-    if path.is_file():
-        data = _map(path)
-        lengths = np.array([len(data)], np.int64)
-        return PlainFile(path=path, root=root, shards=[data], lengths=lengths)
-    if (path / DESCRIPTION).is_file():
-        return _open_built(path, root=root, verify=verify)
-    if path.is_dir():
-        raise DataError(
-            f"{path} is a folder without {DESCRIPTION}. Build a corpus from it with: "
-            f"bytelm data build {path} --out CORPUS; or name its files, e.g. {path}/*"
-        )
-    raise missing(path)
-
-
-def _reopen(path: Path, root: Path | None) -> Storage:
-    return open_storage(path, root=root, verify=False)
-
-
-def _open_built(path: Path, *, root: Path | None, verify: bool | None) -> BuiltCorpus:
     description = describe(path)
     if verify is None:
         verify = description["bytes"] <= _VERIFY_BELOW
     for entry in description["files"]:
         check_file(path / entry["file"], entry, verify=verify)
     offsets = np.load(path / OFFSETS, allow_pickle=False)
-    shards = [_map(path / e["file"]) for e in description["files"] if e["file"].endswith(".bin")]
+    names = [e["file"] for e in description["files"] if e["file"].endswith(".bin")]
+    shards = [FileBytes.open(path / name) for name in names]
     held = sum(len(shard) for shard in shards)
     if len(offsets) != description["documents"] + 1 or held != offsets[-1]:
         raise DataError(
@@ -139,7 +129,9 @@ def _open_built(path: Path, *, root: Path | None, verify: bool | None) -> BuiltC
     )
 
 
-def _map(path: Path) -> Bytes:
-    if path.stat().st_size == 0:
-        return np.empty(0, np.uint8)  # mmap refuses empty files
-    return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
+def _reopen(path: Path, root: Path | None, size: int) -> Storage:
+    is_built = (path / DESCRIPTION).is_file()
+    opened = open_built(path, root=root, verify=False) if is_built else open_file(path, root=root)
+    if opened.lengths.sum() != size:
+        raise changed_file(path, size=size)
+    return opened

@@ -10,28 +10,16 @@ that what happens is predictable.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from bytelm.data.sources.document import Document as Document
+from bytelm.data.sources.document import file_document
 from bytelm.data.sources.limits import Limits
 from bytelm.data.sources.look import Look
 from bytelm.data.sources.notes import Kind, Notes
 from bytelm.errors import DataError, unknown_name
-
-
-@dataclass(frozen=True)
-class Document:
-    """The bytes of one document and where they came from.
-
-    `meta` may hold: `source` (file read), `path` (place relative to what was opened: of a file in a
-    folder, of a member in an archive, "a.zip!member" of a member of an archive in a folder),
-    `group` (what must stay together when data is split: a package, a book), `media` (format), for
-    parts of executables `offset` and `address`, and the columns that `Reading.columns` names.
-    """
-
-    data: bytes
-    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +106,7 @@ class Source(ABC):
     scheme: ClassVar[str] = ""  # "hf": reads what is spelt "hf:..."
     suffixes: ClassVar[tuple[str, ...]] = ()  # of file names, in lower case
     magic: ClassVar[tuple[tuple[int, bytes], ...]] = ()  # (offset, bytes) at the head of a file
+    markers: ClassVar[tuple[str, ...]] = ()  # files of a folder that is one source; the first tells
 
     @classmethod
     def open(cls, spec: str | Path, *, reading: Reading) -> Self:
@@ -175,7 +164,7 @@ class FileSource(OneFile):
 
     def __iter__(self) -> Iterator[Document]:
         name = str(self.path)
-        yield Document(self.path.read_bytes(), {"source": name, "group": self.group or name})
+        yield file_document(self.path, {"source": name, "group": self.group or self.path.name})
 
     def least_bytes(self) -> int:
         return self.path.stat().st_size
@@ -183,16 +172,27 @@ class FileSource(OneFile):
 
 @dataclass(frozen=True)
 class PlacedSource(Source):
-    """The documents of `source`, a file called `name` relative to the folder that was opened."""
+    """The documents of `source`, a file called `name` relative to what was opened.
+
+    A group that is named after the file is named after its place instead, so that a split does not
+    depend on how the path to it was spelt. `named`: the file itself was opened, and no folder.
+    """
 
     source: Source
     name: str
+    named: bool = False
 
     def __iter__(self) -> Iterator[Document]:
         for document in self.source:
-            inner = document.meta.get("path")
-            place = self.name if inner is None else f"{self.name}!{inner}"
-            yield Document(document.data, {**document.meta, "path": place})
+            changes = {"group": self._group(document)}
+            if not self.named:
+                inner = document.meta.get("path")
+                changes["path"] = self.name if inner is None else f"{self.name}!{inner}"
+            yield document.with_meta(**changes)
+
+    def _group(self, document: Document) -> str:
+        group, source = (str(document.meta.get(key) or "") for key in ("group", "source"))
+        return self.name + group[len(source) :] if group.startswith(source) else group
 
     def stamp(self) -> str | None:
         return self.source.stamp()

@@ -15,6 +15,8 @@ Kind = Literal[
     "device",
     "unreadable folder",
     "unreadable file",
+    "nested corpus",
+    "unfinished build",
     "encrypted member",
     "unsupported member",
     "damaged member",
