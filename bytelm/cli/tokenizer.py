@@ -292,8 +292,9 @@ def _documents(paths: list[str]) -> list[tuple[str, str, bytes]]:
     found = []
     for document in open_source(paths):
         name = str(document.meta.get("path") or document.meta.get("source") or "")
-        kind = executable_class(document.data) or identify(document.data).format
-        found.append((name, kind, document.data))
+        data = document.data
+        kind = executable_class(data) or identify(data).format
+        found.append((name, kind, data))
     return found
 
 

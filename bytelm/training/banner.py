@@ -28,6 +28,7 @@ def opening(
     yield f"data: {_size(data.windows.corpus)} to train on, " + (
         "nothing held out" if held is None else f"{_size(held)} held out"
     )
+    yield from data.notes.lines()
     yield f"until {limits(recipe)}; {recipe.train.batch_bytes:,} bytes per step in rows of " + (
         f"{recipe.train.context_bytes:,}"
     )

@@ -44,6 +44,7 @@ class Position:
     seconds: float = 0.0  # wall time over all parts of the run
     evaluated: int = 0  # step of the last evaluation
     best: float | None = None  # best held-out headline figure so far
+    heldout: str | None = None  # fingerprint of the held-out windows, None without any
     alarms: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -127,7 +128,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(_damaged(path / STATE, f"it is not JSON ({error})")) from None
     fields = {*Position.__dataclass_fields__, "files"}
-    if not isinstance(state, dict) or set(state) != fields:
+    if not isinstance(state, dict) or {"heldout", *state} != fields:  # once there was no heldout
         raise CheckpointError(_damaged(path / STATE, f"it must have the fields {sorted(fields)}"))
     return state
 

@@ -71,6 +71,11 @@ class TrainingData:
             self.windows = Mixture(sources, weights=data.weights)
         self._rank, self._world = rank, world
 
+    @property
+    def notes(self) -> Notes:
+        """What was found at the paths of the data and is not read."""
+        return self._corpora.notes
+
     @cached_property
     def heldout(self) -> Windows | None:
         """The held-out windows in the order of the data, None without held-out data."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bytelm.data.batch import Batch
-from bytelm.errors import TrainingError
+from bytelm.errors import RecipeError, TrainingError
 from bytelm.memory import keep_freed_memory
 from bytelm.recipe import Recipe
 from bytelm.run import WEIGHTS, Description, Run
@@ -147,6 +147,7 @@ class Trainer:
             self.position = Position(dtype=self._choose_dtype(), data=None)
         else:
             self.position = read_position(checkpoint)
+        self._check_heldout()
         self.wrapped = wrap(self.model, self.recipe.train.distributed, self.ranks)
         self.optimizers = Optimizers(
             self.model, self.recipe.optimizer, muon_dtype=DTYPES[self.position.dtype]
@@ -158,6 +159,16 @@ class Trainer:
             self.display.message(f"resuming {self.run.path} after step {self.position.step}")
         if self.recipe.train.compile:
             self.model.compile()
+
+    def _check_heldout(self) -> None:
+        """Figures before and after a pause must be of the same data, wherever it is by now."""
+        now = None if self.heldout is None else self.heldout.fingerprint
+        if now is not None and self.position.heldout not in (None, now):
+            raise RecipeError(
+                f"the held-out data is not what {self.run.path} was begun with: restore it, or "
+                "start a new run"
+            )
+        self.position.heldout = now or self.position.heldout
 
     def _choose_dtype(self) -> str:
         """train.dtype, with "auto" decided by timing this model on a row of its own data."""

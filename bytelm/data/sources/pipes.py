@@ -2,7 +2,8 @@
 
 import stat
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,13 +38,20 @@ class PipeSource(Source):
         self._opened = True
         name = "stdin" if self._spec == STDIN else Path(self._spec).name
         stream = sys.stdin.buffer if self._spec == STDIN else open(self._spec, "rb")
-        yield _pipe_document(stream, {"source": str(self._spec), "path": name, "group": name})
+        meta = {"source": str(self._spec), "path": name, "group": name}
+        yield _pipe_document(stream, meta, close=_nothing if self._spec == STDIN else stream.close)
 
 
-def _pipe_document(stream: IO[bytes], meta: dict[str, Any]) -> Document:
+def _nothing() -> None: ...
+
+
+def _pipe_document(
+    stream: IO[bytes], meta: dict[str, Any], *, close: Callable[[], None]
+) -> Document:
     """The rest of a stream. Its first block may be looked at before the whole is read, once."""
     first = stream.read(BLOCK)
     if len(first) < BLOCK:
+        close()
         return Document(first, meta)
     rest = iter(lambda: stream.read(BLOCK), b"")
     taken = False
@@ -55,5 +63,8 @@ def _pipe_document(stream: IO[bytes], meta: dict[str, Any]) -> Document:
             raise DataError(f"{meta['source']} is a pipe, which can be read once only")
         taken = True
         yield from rest
+        close()
 
-    return LazyDocument(blocks, meta)
+    document = LazyDocument(blocks, meta)
+    weakref.finalize(document, close)
+    return document
