@@ -25,8 +25,8 @@ import torch
 from benchmarks.exact_packages import package_file
 from benchmarks.exact_texts import ROOT, texts
 from bytelm.exact import ByteConverter
-from bytelm.exact.models.pretrained import read_gguf_model
 from bytelm.exact.models.huggingface import HuggingFaceLM
+from bytelm.exact.models.pretrained import read_gguf_model
 from bytelm.exact.tokenizers.gguf_tokenizer import read_gguf_tokenizer, read_metadata
 from bytelm.files import write_text
 

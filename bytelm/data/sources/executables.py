@@ -48,11 +48,11 @@ class SectionSource(Source):
 
     def __iter__(self) -> Iterator[Document]:
         for document in self.source:
-            kind = identify(document.data).format
+            kind = identify(document.head()).format
             if kind not in SECTIONED:
                 yield document
                 continue
-            place = _place(document)
+            document, place = Document(document.data, document.meta), _place(document)
             try:
                 found = _bounded(sections(document.data), len(document.data))
             except DataError as error:
