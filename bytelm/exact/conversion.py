@@ -18,6 +18,7 @@ from bytelm.exact.converter import ByteConverter, Mode
 from bytelm.exact.models.huggingface import (
     hugging_face_lm,
     is_hugging_face,
+    output_size,
     token_lm,
 )
 from bytelm.exact.models.pretrained import read_directory, read_gguf_model
@@ -144,7 +145,7 @@ def convert(
             raise BytelmError(
                 "converting a Hugging Face model needs its tokenizer as second argument"
             )
-        tables = reading.checked(read_hf_tokenizer(tokenizer))
+        tables = reading.checked(read_hf_tokenizer(tokenizer)).of_size(output_size(model))
         return reading.of(hugging_face_lm(model, tables, start), tables)
     tables = TokenizerTables(model.vocab_bytes, _encoder(tokenizer, model))
     if start is not None and model.start_ids:
@@ -178,15 +179,17 @@ def load_token_model(
     path, reading = Path(path), _Reading(mode, beam, epsilon, window, stride)
     if path.suffix == ".gguf":
         tables = reading.checked(read_gguf_tokenizer(read_metadata(path)))
+        model = read_gguf_model(path).to(device)
+        tables = tables.of_size(output_size(model))
         lm = token_lm(
-            read_gguf_model(path).to(device),
+            model,
             tables.vocab_bytes,
             eos_ids=tables.eos_ids,
             start_ids=tables.start_ids if start is None else start,
         )
         return reading.of(lm, tables)
     model, tokenizer = read_directory(path, device)
-    tables = reading.checked(read_hf_tokenizer(tokenizer))
+    tables = reading.checked(read_hf_tokenizer(tokenizer)).of_size(output_size(model))
     return reading.of(hugging_face_lm(model, tables, start), tables)
 
 

@@ -107,7 +107,7 @@ def padded_vocabulary(
 
     `CheckpointError` if there are more tokens than outputs, `BytelmError` if `start_ids` is empty.
     """
-    size = model.get_output_embeddings().weight.shape[0]
+    size = output_size(model)
     if len(vocab_bytes) > size:
         raise CheckpointError(
             f"the tokenizer has {len(vocab_bytes)} tokens but the model predicts {size}: "
@@ -119,6 +119,11 @@ def padded_vocabulary(
             "of a text's first token is undefined: give start=[id, ...]"
         )
     return [*vocab_bytes, *[None] * (size - len(vocab_bytes))]
+
+
+def output_size(model: Any) -> int:
+    """How many ids a transformers causal LM predicts."""
+    return int(model.get_output_embeddings().weight.shape[0])
 
 
 def hugging_face_lm(

@@ -44,6 +44,10 @@ EXPRESSIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx"), (_cl100k(r"\p{N}{1,3}"),)),
     **dict.fromkeys(("qwen2", "stablelm2"), (_cl100k(_DIGIT),)),
 }
+# byte-level pre-tokenizers whose files put BOS before a text unless they say otherwise (llama.cpp)
+_ADDING_BOS = (
+    "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "tekken", "lfm2"
+)  # fmt: skip
 _WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3")  # a piece that is a token is that token
 
 
@@ -80,9 +84,16 @@ def read_gguf_tokenizer(metadata: dict[str, Any]) -> TokenizerTables:
     if len(types) != len(tokens):
         raise CheckpointError(f"the file has {len(tokens)} tokens but {len(types)} token types")
     tables = readers[kind](metadata, tokens, types)
-    bos = metadata.get("tokenizer.ggml.bos_token_id")
-    adds_bos = metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")
-    tables.set_ends(bos=bos if adds_bos else None, eos=metadata.get("tokenizer.ggml.eos_token_id"))
+    bos = metadata.get("tokenizer.ggml.bos_token_id", 1 if kind == "llama" else None)
+    eos = metadata.get("tokenizer.ggml.eos_token_id", 2 if kind == "llama" else None)
+    for name, i in (("bos", bos), ("eos", eos)):
+        if i is not None and not 0 <= i < len(tokens):
+            raise CheckpointError(
+                f"the file's {name} id {i} is not one of its {len(tokens)} tokens"
+            )
+    by_default = kind == "llama" or metadata.get("tokenizer.ggml.pre") in _ADDING_BOS
+    adds = metadata.get("tokenizer.ggml.add_bos_token", by_default)
+    tables.set_ends(added=[bos] if adds and bos is not None else [], bos=bos, eos=eos)
     return tables
 
 

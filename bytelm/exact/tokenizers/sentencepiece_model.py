@@ -88,7 +88,8 @@ def read_sentencepiece(path: str | Path) -> TokenizerTables:
     unknown = processor.unk_id()
     tables.encoder = character_encoder(processor.encode, pieces, unknown if unknown >= 0 else None)
     bos, eos = processor.bos_id(), processor.eos_id()
-    tables.set_ends(bos=bos if bos >= 0 else None, eos=eos if eos >= 0 else None)
+    # the file says nothing of it, but every model with such a BOS is trained with it
+    tables.set_ends(added=[bos] if bos >= 0 else [], eos=eos if eos >= 0 else None)
     return tables
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from bytelm.errors import BytelmError
+from bytelm.errors import BytelmError, CheckpointError
 from bytelm.exact.tokenizers.bpe import BytePairs
 from bytelm.exact.tokenizers.encoders import (
     CharacterEncoder,
@@ -26,7 +26,9 @@ from bytelm.exact.tokenizers.pretokenized import PretokenizedBPE
 BLANK = "\u2581"  # SentencePiece's visible blank
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _MARKER = re.compile(r"<[^\s<>]+>|\[[A-Z0-9_/]+\]")
-_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>", "<s>", "</s>", "<eos>")
+_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>")
+_BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>")
+_TURN = re.compile(r"im_(start|end)|eot|eom|turn|header|<\|end\|>|user|assistant")
 
 
 @dataclass
@@ -57,14 +59,47 @@ class TokenizerTables:
             )
         return self.encoder
 
-    def set_ends(self, *, bos: int | None, eos: int | None) -> None:
-        """Set `start_ids` to BOS, or else to a document separator, and `eos_ids` to EOS and the
-        separators that usually end a document."""
-        separators = [self.specials[name] for name in _SEPARATORS if name in self.specials]
+    def of_size(self, size: int) -> TokenizerTables:
+        """These tables for a model that predicts `size` ids: special tokens beyond them (a padding
+        token added for fine-tuning) are dropped, ids that no token has are padding.
+
+        `CheckpointError` if text, or what stands before every text, needs an id beyond them.
+        """
+        surplus = range(size, len(self.vocab_bytes))
+        text = [i for i in surplus if self.vocab_bytes[i] is not None]
+        needed = [*text, *(i for i in self.start_ids if i >= size)]
+        if needed:
+            data = self.vocab_bytes[needed[0]]
+            names = [name for name, i in self.specials.items() if i == needed[0]]
+            raise CheckpointError(
+                f"the tokenizer has {len(self.vocab_bytes)} tokens but the model predicts {size}, "
+                f"and token {needed[0]} ({names[0] if data is None and names else data!r}) is "
+                "needed: these files do not belong together"
+            )
+        return replace(
+            self,
+            vocab_bytes=[*self.vocab_bytes[:size], *[None] * (size - len(self.vocab_bytes))],
+            specials={name: i for name, i in self.specials.items() if i < size},
+            eos_ids={i for i in self.eos_ids if i < size},
+        )
+
+    def set_ends(
+        self, *, added: Sequence[int] = (), bos: int | None = None, eos: int | None = None
+    ) -> None:
+        """Set what stands before a text, and what ends one.
+
+        added: ids that the tokenizer itself puts before every text. If it puts none there, a text
+        begins after what separates documents in training: a separator by name, else EOS, else BOS;
+        but not a marker of turns in a conversation, which some chat models call EOS or BOS.
+        """
         ends = [i for i in (eos, self.specials.get("<|endoftext|>")) if i is not None]
         self.eos_ids = {i for i in ends if self.vocab_bytes[i] is None}
-        starts = [i for i in (bos, *separators, eos) if i is not None]
-        self.start_ids = starts[:1]
+        named = [self.specials.get(name) for name in (*_SEPARATORS, *_BEGINNINGS)]
+        names = {i: name for name, i in self.specials.items()}
+        likely = [*named[: len(_SEPARATORS)], eos, bos, *named[len(_SEPARATORS) :]]
+        known = [i for i in likely if i is not None]
+        plain = [i for i in known if not _TURN.search(names.get(i, ""))]
+        self.start_ids = list(added) or (plain or known)[:1]
 
 
 @lru_cache

@@ -33,7 +33,7 @@ def read_tiktoken(
     for data, rank in ranks.items():
         vocab[rank] = data
     tables = TokenizerTables(vocab, rank_encoder(ranks, spans), specials=specials)
-    tables.set_ends(bos=None, eos=None)
+    tables.set_ends()
     return tables
 
 

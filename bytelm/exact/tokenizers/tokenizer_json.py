@@ -8,6 +8,7 @@ tokenizers that drop blanks or case) has no bytes to be exact about and is refus
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,29 @@ def read_hf_tokenizer(tokenizer: Any) -> TokenizerTables:
     ):
         tables.specials[name] = token
         tables.vocab_bytes[token] = None
-    tables.set_ends(bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id)
+    added = _added_before(lambda text: tokenizer(text).input_ids, tokenizer.backend_tokenizer)
+    tables.set_ends(added=added, bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id)
     return tables
 
 
 def read_tokenizer_json(path: str | Path) -> TokenizerTables:
-    """Tables of a tokenizer.json file. EOS and BOS are found by name."""
-    tables = read_definition(json.loads(Path(path).read_text()))
-    tables.set_ends(bos=tables.specials.get("<s>"), eos=tables.specials.get("</s>"))
+    """Tables of a tokenizer.json file. EOS and BOS are found by name, unless it adds a BOS."""
+    text = Path(path).read_text()
+    tables = read_definition(json.loads(text))
+    tokenizer = Tokenizer.from_str(text)
+    added = _added_before(lambda text: tokenizer.encode(text).ids, tokenizer)
+    tables.set_ends(added=added, bos=tables.specials.get("<s>"), eos=tables.specials.get("</s>"))
     return tables
+
+
+def _added_before(encode: Callable[[str], list[int]], tokenizer: Tokenizer) -> list[int]:
+    """The ids that `encode`, with all that the tokenizer adds, puts before a text."""
+    for text in ("a", "the", "0", "."):  # one that the vocabulary can write
+        plain, whole = tokenizer.encode(text, add_special_tokens=False).ids, encode(text)
+        for at in range(len(whole) - len(plain) + 1) if plain else ():
+            if whole[at : at + len(plain)] == plain:
+                return list(whole[:at])
+    return []
 
 
 def read_definition(definition: Json) -> TokenizerTables:
