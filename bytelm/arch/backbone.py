@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bytelm.arch.base import ArchConfig, CausalModel, ModelOutput, ParameterRole, S, causal_loss
 from bytelm.data.batch import Batch
+from bytelm.nn.linear import Linear
 from bytelm.nn.segments import Segments, last_valid
 from bytelm.nn.tables import IdMap, id_map
 from bytelm.vocab import Vocab
@@ -54,7 +55,7 @@ class BackboneModel(CausalModel[S]):
         self.ids = ids or id_map("own", vocab)
         self.embeddings = nn.Embedding(self.ids.rows, dim)
         self.backbone = make_body()
-        self.lm_head = nn.Linear(dim, self.ids.rows, bias=False)
+        self.lm_head = Linear(dim, self.ids.rows, bias=False)
         self.reset_parameters()
 
     # -- what an architecture writes ---------------------------------------------------------------

@@ -22,6 +22,7 @@ from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.nn.attention import AttentionOptions, CrossAttention, SelfAttention
 from bytelm.nn.cache import KVCache
+from bytelm.nn.linear import Linear
 from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.memory import Memory
 from bytelm.nn.mlp import SwiGLU
@@ -120,7 +121,7 @@ class EncDec(Seq2SeqModel[EncDecState]):
         options = config.stack_options(causal=True)
         self.decoder = nn.ModuleList(DecoderBlock(options) for _ in range(config.decoder_layers))
         self.norm = RMSNorm(config.d_model)
-        self.lm_head = nn.Linear(config.d_model, vocab.size, bias=False)
+        self.lm_head = Linear(config.d_model, vocab.size, bias=False)
         self.reset_parameters()
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bytelm.arch.base import ArchConfig, EncoderModel, ModelOutput, ParameterRole, label_loss
 from bytelm.data.batch import Batch
 from bytelm.nn.attention import AttentionOptions
+from bytelm.nn.linear import Linear
 from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import Stack, StackOptions, stack_flops
@@ -67,7 +68,7 @@ class Encoder(EncoderModel):
         self.config: EncoderConfig = config
         self.embeddings = nn.Embedding(vocab.size, config.d_model)
         self.backbone = Stack(f"T{config.layers}", config.stack_options())
-        self.head = nn.Linear(config.d_model, len(self.labels))
+        self.head = Linear(config.d_model, len(self.labels))
         self.reset_parameters()
 
     @torch.no_grad()

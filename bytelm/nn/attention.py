@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytelm.nn.cache import KVCache
+from bytelm.nn.linear import Linear
 from bytelm.nn.memory import Memory
 from bytelm.nn.norms import rms_norm
 from bytelm.nn.rope import rotary_tables, rotate
@@ -42,8 +43,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.options = options
         self.head_dim = dim // options.heads
-        self.Wqkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out_proj = nn.Linear(dim, dim, bias=False)
+        self.Wqkv = Linear(dim, 3 * dim, bias=False)
+        self.out_proj = Linear(dim, dim, bias=False)
 
     def forward(self, x_BLD: Tensor, segments: Segments) -> Tensor:
         positions = segments.positions(x_BLD.device)
@@ -102,9 +103,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.options = options
         self.head_dim = dim // options.heads
-        self.Wq = nn.Linear(dim, dim, bias=False)
-        self.Wkv = nn.Linear(dim, 2 * dim, bias=False)
-        self.out_proj = nn.Linear(dim, dim, bias=False)
+        self.Wq = Linear(dim, dim, bias=False)
+        self.Wkv = Linear(dim, 2 * dim, bias=False)
+        self.out_proj = Linear(dim, dim, bias=False)
 
     def read(self, memory: Memory) -> Memory:
         """Keys and values (B, M, 2 D) of an encoder's output (B, M, D)."""

@@ -143,14 +143,17 @@ class LearnedRule(BoundaryRule):
     def forward(self, x_BLD: Tensor, previous_BD: Tensor) -> Tensor:
         """p (B, L) in [0, 1]; `previous` stands before the first position."""
         with torch.autocast(x_BLD.device.type, enabled=False):
-            x = x_BLD.to(self.q_proj_layer.weight.dtype)
+            wq, wk = self.q_proj_layer.weight, self.k_proj_layer.weight
+            x = x_BLD.to(torch.promote_types(wq.dtype, torch.float32))
             before = torch.cat((previous_BD[:, None].to(x.dtype), x[:, :-1]), dim=1)
-            q = F.normalize(self.q_proj_layer(before), dim=-1)
-            k = F.normalize(self.k_proj_layer(x), dim=-1)
+            q = F.normalize(F.linear(before, wq.to(x.dtype)), dim=-1)
+            k = F.normalize(F.linear(x, wk.to(x.dtype)), dim=-1)
             return ((1 - (q * k).sum(-1)) / 2).clamp(0, 1)
 
     def init_state(self, batch_size: int, like: Tensor) -> PreviousVector:
-        return PreviousVector(like.new_zeros(batch_size, self.options.dim))
+        # any vector but 0, whose direction has no derivative: position 0 starts a chunk anyway
+        exact = torch.promote_types(like.dtype, torch.float32)
+        return PreviousVector(like.new_ones(batch_size, self.options.dim, dtype=exact))
 
     def decide(self, stretch: Stretch, state: PreviousVector) -> tuple[Cuts, PreviousVector]:
         p = self(stretch.x, state.x)

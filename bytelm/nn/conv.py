@@ -58,19 +58,26 @@ def _convolve(padded: Tensor, weight: Tensor, bias: Tensor, same: Tensor | None)
 
 
 class _ConvSiLU(torch.autograd.Function):
+    """Keeps its inputs, so that a second derivative finds its way back to them."""
+
     @staticmethod
     def forward(
         ctx: Any, padded: Tensor, weight: Tensor, bias: Tensor, same: Tensor | None
     ) -> Tensor:
         total = _convolve(padded, weight, bias, same)
-        ctx.save_for_backward(padded, weight, total, *(() if same is None else (same,)))
+        ctx.save_for_backward(padded, weight, bias, total, *(() if same is None else (same,)))
         return torch.nn.functional.silu(total)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        padded, weight, total, *rest = ctx.saved_tensors
+        padded, weight, bias, total, *rest = ctx.saved_tensors
         same = rest[0] if rest else None
-        grad = torch.ops.aten.silu_backward(grads[0], total)
+        if torch.is_grad_enabled():  # a second derivative is wanted: all in terms of the inputs
+            total = _convolve(padded, weight, bias, same)
+            share = total.sigmoid()
+            grad = grads[0] * share * (1 + total * (1 - share))
+        else:
+            grad = torch.ops.aten.silu_backward(grads[0], total)
         K = weight.shape[1]
         L = grad.shape[1]
         grad_padded = torch.zeros_like(padded)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from bytelm.nn.conv import causal_conv_silu
 from bytelm.nn.kernels import Backend, fused_scan
+from bytelm.nn.linear import Linear
 from bytelm.nn.norms import RMSNorm
 from bytelm.nn.segments import Segments
 from bytelm.nn.ssd import ssd, ssd_step
@@ -51,13 +52,13 @@ class Mamba2(nn.Module):
         self.heads = self.inner // options.head_dim
         self.shared = options.groups * options.d_state  # width of B, and of C
         channels = self.inner + 2 * self.shared
-        self.in_proj = nn.Linear(dim, self.inner + channels + self.heads, bias=False)
+        self.in_proj = Linear(dim, self.inner + channels + self.heads, bias=False)
         self.conv1d = nn.Conv1d(channels, channels, options.d_conv, groups=channels)
         self.dt_bias = nn.Parameter(torch.empty(self.heads))
         self.A_log = nn.Parameter(torch.empty(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = RMSNorm(self.inner, groups=options.groups)
-        self.out_proj = nn.Linear(self.inner, dim, bias=False)
+        self.out_proj = Linear(self.inner, dim, bias=False)
         self.reset_ssm()
 
     @torch.no_grad()

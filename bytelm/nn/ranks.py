@@ -29,7 +29,7 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
-        return _summed(grad)
+        return _SumOverRanks.apply(grad)
 
 
 def _summed(x: Tensor) -> Tensor:

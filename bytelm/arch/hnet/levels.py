@@ -23,6 +23,7 @@ from bytelm.arch.hnet.config import HNetConfig, unnest
 from bytelm.data.batch import Batch
 from bytelm.nn.boundaries import RULES, BoundaryRule, Cuts, RuleOptions, Stretch
 from bytelm.nn.chunking import ChunkPlan, confidence_ste, smooth, upsample
+from bytelm.nn.linear import Linear
 from bytelm.nn.pooling import FirstByte
 from bytelm.nn.segments import Segments, last_valid
 from bytelm.nn.stack import Stack, StackState
@@ -145,7 +146,7 @@ class ChunkLevel(Level):
                 after=config.given_after,
             )
         )
-        self.residual_proj = nn.Linear(self.dim, self.dim)
+        self.residual_proj = Linear(self.dim, self.dim)
 
     @torch.no_grad()
     def reset_parameters(self, residual_adds: int) -> None:
@@ -176,10 +177,13 @@ class ChunkLevel(Level):
         return y[..., : self.outer_dim], [StageTrace(plan, cuts.p, segments.valid), *traces]
 
     def _join(self, z_BLD: Tensor, encoded_BLD: Tensor, cuts: Cuts) -> Tensor:
-        """Upsampled chunks times the straight-through confidence, plus the linear skip (eq. 9)."""
+        """Upsampled chunks times the straight-through confidence, plus the linear skip (eq. 9),
+        which stays in the precision of its weights under autocast, as in the released code."""
         if cuts.p is not None:
             z_BLD = z_BLD * confidence_ste(cuts.p, cuts.starts)[..., None]
-        return z_BLD + self.residual_proj(encoded_BLD).to(z_BLD.dtype)
+        with torch.autocast(encoded_BLD.device.type, enabled=False):
+            skipped = self.residual_proj(encoded_BLD)
+        return z_BLD + skipped.to(z_BLD.dtype)
 
     def init_state(self, batch_size: int) -> LevelState:
         weight = self.residual_proj.weight
