@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
@@ -58,8 +59,10 @@ class BinaryBPE:
     ) -> "BinaryBPE":
         """From (M, 2) internal ids: 0-255 the bytes, 256 + i what merge i makes."""
         specials = {name: number for number, name in enumerate(special_tokens)}
-        if len(specials) != len(special_tokens):
-            raise BytelmError(f"special tokens must differ: {', '.join(special_tokens)}")
+        if len(specials) != len(special_tokens) or "" in specials:
+            raise BytelmError(
+                f"special tokens must differ, and each have a name: {', '.join(special_tokens)}"
+            )
         ids = np.arange(len(specials), len(specials) + 256 + len(merges))
         return cls(files.Stored(np.asarray(merges, np.int64), ids, specials, {}))
 
@@ -245,6 +248,12 @@ class BinaryBPE:
         """The content of `tokenizer.json` in one of the two published layouts."""
         spell = [self.codec.token(i) for i in range(len(self.codec))]
         return files.dump(files.to_json(self._stored, spell, layout))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that this vocabulary is; the same however it was saved."""
+        spell = [self.codec.token(i) for i in range(len(self.codec))]
+        return sha256(files.identity(self._stored, spell)).hexdigest()
 
     def to_tiktoken(self) -> bytes:
         """tiktoken's ranks file: base64 token and rank a line; ranks are our ids without the

@@ -6,6 +6,12 @@ split its UTF-8) and `latin-1` (character U+00xx is byte xx, no pre-tokenizer: H
 arbitrary bytes as `data.decode("latin-1")`). A reader must tell them apart: latin-1 files have all
 of U+0000-U+00FF, byte-level files none of U+0000-U+0020. Some early published files moved 0xAB and
 0xBB to private-use characters; those are read too.
+
+No bytes may encode to a special token, whatever they spell. Hugging Face finds every entry of
+`added_tokens` in any text, so special tokens are declared elsewhere: in the vocabulary, where no
+merge makes them, and in a post-processor that adds none of them to a text. One that is spelled like
+a token of bytes is set apart by a character that neither alphabet has. Files that do list them as
+`added_tokens`, as the published ones, are read all the same.
 """
 
 import base64
@@ -23,6 +29,7 @@ from bytelm.errors import BytelmError, DataError, unknown_name
 
 LAYOUTS = ("byte-level", "latin-1")
 NAME = "tokenizer.json"
+_APART = "\ue0ff"  # in front of a special token's name where a token of bytes is spelled so
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 
 
@@ -59,16 +66,22 @@ def to_json(stored: Stored, spell: list[bytes], layout: str) -> dict[str, Any]:
     vocabulary |= {
         token.decode("latin-1").translate(table): i for i, token in stored.unmerged.items()
     }
-    vocabulary |= stored.specials
+    specials = {}
+    for name, i in sorted_by_id(stored.specials):
+        word = name
+        while word in vocabulary:
+            word = _APART + word
+        vocabulary[word] = i
+        specials[name] = {"id": name, "ids": [i], "tokens": [word]}
     byte_level = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_special(name, i) for name, i in sorted_by_id(stored.specials)],
+        "added_tokens": [],
         "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", **byte_level} if layout == "byte-level" else None,
-        "post_processor": None,
+        "post_processor": _declaration(specials) if specials else None,
         "decoder": {"type": "ByteLevel", **byte_level}
         if layout == "byte-level"
         else {"type": "Fuse"},
@@ -87,14 +100,32 @@ def to_json(stored: Stored, spell: list[bytes], layout: str) -> dict[str, Any]:
     }
 
 
+def _declaration(specials: dict[str, Any]) -> dict[str, Any]:
+    """A post-processor that names special tokens and leaves every text as it is."""
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    return {
+        "type": "TemplateProcessing",
+        "single": [first],
+        "pair": [first, second],
+        "special_tokens": specials,
+    }
+
+
+def identity(stored: Stored, spell: list[bytes]) -> bytes:
+    """What tells vocabularies apart, the same for ever: the file as it was first written, with
+    special tokens as `added_tokens`. Runs store its digest."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [
+        {"id": i, "content": name, **flags, "special": True}
+        for name, i in sorted_by_id(stored.specials)
+    ]
+    value = to_json(stored, spell, "byte-level")
+    return dump({**value, "added_tokens": added, "post_processor": None})
+
+
 def sorted_by_id(ids: Mapping[str, int]) -> list[tuple[str, int]]:
     """(name, id) in the order of the ids."""
     return sorted(ids.items(), key=lambda item: item[1])
-
-
-def _special(name: str, number: int) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": number, "content": name, **flags, "special": True}
 
 
 def from_json(value: Mapping[str, Any]) -> Stored:
@@ -103,12 +134,12 @@ def from_json(value: Mapping[str, Any]) -> Stored:
     if model.get("type", "BPE") != "BPE" or "vocab" not in model:
         raise DataError(f"only BPE models are read, not {model.get('type')!r}")
     vocabulary: dict[str, int] = dict(model["vocab"])
-    specials = {item["content"]: item["id"] for item in value.get("added_tokens") or ()}
+    specials = _specials(value)
     to_byte = _characters(vocabulary)
-    spelled = {}
-    for word in vocabulary:
-        if word not in specials:
-            spelled[word] = _spell(word, to_byte)
+    taken = {number: name for name, number in specials.items()}
+    spelled = {
+        word: _spell(word, to_byte) for word, number in vocabulary.items() if number not in taken
+    }
     letters = [word for word in spelled if len(word) == 1]
     internal = {spelled[word]: spelled[word][0] for word in letters}
     ids = [0] * 256
@@ -119,6 +150,12 @@ def from_json(value: Mapping[str, Any]) -> Stored:
         a, b = _spell(left, to_byte), _spell(right, to_byte)
         if a not in internal or b not in internal or left + right not in vocabulary:
             raise DataError(f"the merge {left!r} + {right!r} names a token that is not there yet")
+        if (number := vocabulary[left + right]) in taken:
+            raise DataError(
+                f"the merge {left!r} + {right!r} makes the special token {taken[number]!r}: bytes "
+                "that spell it would encode to it. Files written before version 0.2 from data that "
+                "holds the names of special tokens are so; train the vocabulary again"
+            )
         merges.append((internal[a], internal[b]))
         internal.setdefault(a + b, 255 + len(merges))
         ids.append(vocabulary[left + right])
@@ -126,6 +163,16 @@ def from_json(value: Mapping[str, Any]) -> Stored:
     return Stored(
         np.array(merges, np.int64).reshape(-1, 2), np.array(ids, np.int64), specials, unmerged
     )
+
+
+def _specials(value: Mapping[str, Any]) -> dict[str, int]:
+    """Name -> id of the special tokens that a file declares, in either way."""
+    specials = {item["content"]: item["id"] for item in value.get("added_tokens") or ()}
+    declared = (value.get("post_processor") or {}).get("special_tokens") or {}
+    known = set(specials.values())
+    return specials | {
+        name: item["ids"][0] for name, item in declared.items() if item["ids"][0] not in known
+    }
 
 
 def _pair(merge: str | list[str]) -> list[str]:

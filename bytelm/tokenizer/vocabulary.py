@@ -1,7 +1,5 @@
 """The ids of a model over a tokenizer."""
 
-from hashlib import sha256
-
 from bytelm.tokenizer.bpe import BinaryBPE
 from bytelm.vocab import TokenVocab
 
@@ -19,5 +17,5 @@ def token_vocab(bpe: BinaryBPE) -> TokenVocab:
         bos=bpe.special(BOS),
         eos=bpe.special(EOS),
         pad=bpe.special(PAD),
-        sha256=sha256(bpe.to_json()).hexdigest(),
+        sha256=bpe.fingerprint,
     )

@@ -48,8 +48,8 @@ def relabelled(bpe: BinaryBPE, layout: str) -> dict:
     value = json.loads(bpe.to_json(layout=layout))
     model = value["model"]
     model["vocab"] = {word: (i - 7) % 600 for word, i in model["vocab"].items()}
-    for item in value["added_tokens"]:
-        item["id"] = (item["id"] - 7) % 600
+    for item in value["post_processor"]["special_tokens"].values():
+        item["ids"] = [(i - 7) % 600 for i in item["ids"]]
     return value
 
 
@@ -134,8 +134,9 @@ def test_sentencepiece_is_refused_what_it_would_split_otherwise(bpe):
     with pytest.raises(BytelmError, match="did you mean '<|unk|>'"):
         bpe.to_sentencepiece(unknown="<unk>")
     value = json.loads(bpe.to_json())
-    for item in value["added_tokens"]:
-        item["id"] += 5000 * (item["id"] == 0)
+    for item in value["post_processor"]["special_tokens"].values():
+        item["ids"] = [i or 5000 for i in item["ids"]]
+    value["model"]["vocab"]["<|start|>"] = 5000
     with pytest.raises(BytelmError, match="gaps"):
         BinaryBPE(files.from_json(value)).to_sentencepiece()
 

@@ -89,8 +89,8 @@ def _parts(component: Json | None) -> list[Json]:
     """A component and, of a sequence, its members."""
     if component is None:
         return []
-    members = component.get("pretokenizers") or component.get("decoders")
-    members = members or component.get("normalizers")
+    kinds = ("pretokenizers", "decoders", "normalizers", "processors")
+    members = next((component[kind] for kind in kinds if component.get(kind)), None)
     return [part for member in members for part in _parts(member)] if members else [component]
 
 
@@ -106,6 +106,11 @@ def _place_added(definition: Json, tables: TokenizerTables) -> None:
         else:
             tables.vocab_bytes[i] = content.encode()
             tables.reason = tables.reason or f"it has added tokens that are text ({content!r})"
+    for part in _parts(definition.get("post_processor")):  # where our own files declare them
+        for name, item in (part.get("special_tokens") or {}).items():
+            for i in item["ids"]:
+                tables.specials.setdefault(name, i)
+                tables.vocab_bytes[i] = None
 
 
 def _byte_level_tables(definition: Json) -> TokenizerTables:
