@@ -42,6 +42,15 @@ class MissingExtraError(BytelmError, ImportError):
         )
 
 
+def printable(text: str, *, keep: str = "\n\t") -> str:
+    """The text with everything a terminal could obey, or that is no character, escaped.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     """The message for a name that is not in the allowed set, with the nearest match.
 
@@ -51,4 +60,5 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     allowed = sorted(allowed)
     near = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}? Allowed" if near else "; allowed"
-    return f"unknown {kind} {name!r}{hint}: {', '.join(allowed) or '(none)'}"
+    listed = ", ".join(printable(one, keep="") for one in allowed)
+    return f"unknown {kind} {name!r}{hint}: {listed or '(none)'}"

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import typer
 
-from bytelm.errors import BytelmError
+from bytelm.errors import BytelmError, printable
 from bytelm.version import __version__
 
 _GROUPS = ("train", "eval", "generate", "classify", "data", "tokenizer", "models")
@@ -54,5 +54,5 @@ def run(argv: list[str] | None = None) -> None:
     except (BytelmError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _USERS_DISK:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)

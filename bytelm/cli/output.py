@@ -5,6 +5,8 @@ import math
 import sys
 from typing import Any
 
+from bytelm.errors import printable
+
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object, one line, on stdout. JSON has no infinity: such figures, as the cost of an
@@ -21,5 +23,6 @@ def _finite(value: Any) -> Any:
 
 
 def note(message: str) -> None:
-    """A line for the person at the terminal; never mixed into a command's output."""
-    print(message, file=sys.stderr)
+    """A line for the person at the terminal; never mixed into a command's output. What the
+    terminal could obey, in a file's name say, is escaped."""
+    print(printable(message), file=sys.stderr)

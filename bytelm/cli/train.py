@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bytelm.errors import printable
+
 from bytelm.cli.output import note
 
 if TYPE_CHECKING:
@@ -157,5 +159,4 @@ def _report_chunks(lm: "ByteLM", text: bytes) -> None:
 
 def _readable(data: bytes) -> str:
     """Text with everything a terminal could obey, or that is no UTF-8, escaped."""
-    text = data.decode("utf-8", errors="backslashreplace")
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    return printable(data.decode("utf-8", errors="backslashreplace"))
