@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bytelm.errors import printable
-
 from bytelm.cli.output import note
+from bytelm.errors import printable
 
 if TYPE_CHECKING:
     import torch
