@@ -19,11 +19,13 @@ import torch
 from pydantic import ValidationError
 
 from bytelm.arch.base import ByteModel
+from bytelm.device import choose_device
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.lm.classifier import Classifier
 from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM
 from bytelm.lm.seq2seq import Seq2SeqLM
+from bytelm.model_paths import no_model
 from bytelm.registry import LOADERS, architecture
 from bytelm.run import Description, Run
 from bytelm.vocab import ByteVocab, TokenVocab
@@ -214,7 +216,8 @@ def load(
 
     window, stride        how long texts are read, in bytes (`SlidingContext`); default: a run's
                           context in training, all that a converted model can hold; half of that
-    device                where the model computes; default: the CPU
+    device                where the model computes: cpu (the default), cuda, cuda:1, mps, or auto,
+                          the fastest there is
     mode, beam, epsilon   how a model over tokens is read as bytes (`bytelm.convert`)
     start                 ids of a converted model that stand before every text; default: what its
                           tokenizer says
@@ -231,7 +234,7 @@ def load(
     options = {
         "window": window,
         "stride": stride,
-        "device": None if device is None else _device(device),
+        "device": None if device is None else choose_device(device),
         "mode": mode,
         "beam": beam,
         "epsilon": epsilon,
@@ -258,32 +261,12 @@ def _options(loader: Loader) -> list[str]:
     return options
 
 
-def _device(name: Device) -> torch.device:
-    """The device; `BytelmError` for a name torch does not know or a GPU that is not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BytelmError(f"device must be cpu, cuda, cuda:1 or similar, not {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BytelmError(f"device {name}: torch finds no CUDA device here")
-    return device
-
-
 def _loader_of(path: Path) -> Loader:
-    if not path.exists():
-        raise CheckpointError(
-            f"there is no model at {path}: give a run directory (bytelm train prints its path), a "
-            "Hugging Face model directory or a .gguf file"
-        )
-    kinds = []
-    for _, loader in LOADERS.items():
-        if loader.accepts(path):
-            return loader
-        kinds.append(loader.what)
-    raise CheckpointError(
-        f"{path} is not a model; a model is {', or '.join(kinds)}. Run directories and Hugging "
-        "Face model directories have a config.json"
-    )
+    if path.exists():
+        for _, loader in LOADERS.items():
+            if loader.accepts(path):
+                return loader
+    raise CheckpointError(no_model(path))
 
 
 def load_run(
@@ -313,7 +296,7 @@ def load_classifier(path: str | Path, *, device: Device | None = None) -> Classi
     bytelm.errors.CheckpointError: runs/missing is not a run directory: ...
     """
     description = Run(Path(path)).description()
-    model = load_model(path).to("cpu" if device is None else _device(device))
+    model = load_model(path).to("cpu" if device is None else choose_device(device))
     return Classifier(model, window=description.context_bytes)
 
 

@@ -6,12 +6,13 @@ does nothing is an error. Likewise a limit given by an override takes the place 
 who asks for `train.steps=2000` does not want to end at the minutes that the file names.
 """
 
+import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bytelm.errors import RecipeError
-from bytelm.recipe_sections import KINDS, EvaluateSettings, kind_of
+from bytelm.recipe_sections import KINDS, SECTIONS, EvaluateSettings, kind_of
 
 # (section, the field that chooses a registered class, its default): another choice clears the rest
 _CHOICES = (("model", "arch", None), ("objective", "kind", "causal"))
@@ -28,6 +29,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
             if changes[key] != given.get(choice, default):
                 tree[section] = {}
     for key, value in changes.items():
+        _require_section(key)
         *path, last = key.split(".")
         node = tree
         for part in path:
@@ -53,6 +55,26 @@ def _replace_limits(tree: dict[str, Any], changes: Mapping[str, Any]) -> set[str
     for name in dropped:
         del train[name]
     return {f"train.{name}" for name in dropped}
+
+
+def _require_section(key: str) -> None:
+    """`RecipeError` for a setting without its section, naming the sections that have it."""
+    classes = {**KINDS, **SECTIONS}
+    if "." in key or key in ("name", "seed", "model", "objective", *classes):
+        return
+    known = [
+        f"{section}.{field}"
+        for section, kinds in classes.items()
+        for kind in kinds
+        for field in kind.model_fields
+    ]
+    places = [name for name in dict.fromkeys(known) if name.partition(".")[2] == key]
+    if places:
+        raise RecipeError(f"{key} stands in a section: write {' or '.join(places)}")
+    short = {name.partition(".")[2]: name for name in reversed(known)}
+    near = difflib.get_close_matches(key, short, n=1)
+    hint = f"; did you mean {short[near[0]]}?" if near else ", for example train.steps=100"
+    raise RecipeError(f"{key}: a setting is written section.key=value{hint}")
 
 
 def ineffective(tree: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -208,6 +208,14 @@ KINDS: dict[str, tuple[type[Settings], ...]] = {
     "schedule": (WSDSettings, CosineSettings, ConstantSettings),
 }
 
+# the other sections whose fields are all here
+SECTIONS: dict[str, tuple[type[Settings], ...]] = {
+    "data": (DataSettings,),
+    "train": (TrainSettings,),
+    "evaluate": (EvaluateSettings,),
+    "log": (LogSettings,),
+}
+
 
 def kind_of(settings: type[Settings]) -> str:
     """The `kind` that chooses this class."""

@@ -24,12 +24,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "memory": (),
     "locks": (),
     "device": ("errors",),
+    "progress": (),
+    "pictures": ("errors", "files"),
     "vocab": ("errors",),
     "files": ("errors", "locks"),
     "registry": ("errors",),
     "paths": (),
     "nn": ("errors", "vocab", "device"),
-    "data": (*_BASE, "registry", "memory"),
+    "data": (*_BASE, "registry", "memory", "pictures"),
     "tokenizer": (*_BASE, "data"),
     "arch": ("errors", "vocab", "device", "data.batch", "nn"),
     "objectives": (*_BASE, "data", "tokenizer"),
@@ -38,17 +40,21 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "recipe": ("errors", "registry", "recipe_sections", "recipe_overrides"),
     "run": ("errors", "vocab", "files", "version", "recipe"),
     "training": (
-        *(*_BASE, "memory", "locks", "device", "arch.base", "data", "objectives"),
+        *(*_BASE, "progress", "memory", "locks", "device", "arch.base", "data", "objectives"),
         *("recipe", "recipe_sections", "run", "tokenizer"),
     ),
     "lm": ("errors", "vocab", "data.batch", "arch.base", "nn"),
     "lm.subword": (*_BASE, "data.batch", "arch.base", "tokenizer", "exact", "lm"),
-    "exact": (*_BASE, "lm.protocol", "lm.sliding_context", "lm.running_logprob"),
+    "exact": (*_BASE, "lm.protocol", "lm.scored", "lm.sliding_context", "lm.running_logprob"),
     "exact.models.trained": ("errors", "vocab", "exact", "arch.base", "nn", "tokenizer"),
-    "loading": ("errors", "vocab", "registry", "run", "arch.base", "lm", "exact", "tokenizer"),
+    "model_paths": ("errors", "registry", "recipe"),
+    "loading": (
+        *("errors", "vocab", "registry", "run", "device", "model_paths", "arch.base"),
+        *("lm", "exact", "tokenizer"),
+    ),
     "evaluate": (
         *(*_BASE, "arch.base", "data", "objectives", "recipe", "run", "training"),
-        *("lm", "loading"),
+        *("lm", "loading", "pictures"),
     ),
     "hub": ("errors", "vocab", "arch", "lm", "loading"),
 }
@@ -139,13 +145,17 @@ def test_every_public_name_resolves():
         bytelm.no_such_name  # noqa: B018
 
 
-def test_a_wheel_ships_the_recipes_and_an_editable_install_makes_no_folder_of_ours():
+def test_a_wheel_ships_recipes_and_samples_and_an_editable_install_makes_no_folder_of_ours():
     """A force-included file below bytelm/ would be installed in editable mode too, and a folder
     site-packages/bytelm/ hides the package from every place but the repository."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     wheel = build["targets"]["wheel"]
-    assert wheel["only-include"] == ["bytelm", "models"]
-    assert wheel["sources"] == {"models": "bytelm/_recipes"}
+    assert wheel["only-include"] == ["bytelm", "models", "data", "tokenizers"]
+    assert wheel["sources"] == {
+        "models": "bytelm/_recipes",
+        "data": "bytelm/_bundled/data",
+        "tokenizers": "bytelm/_bundled/tokenizers",
+    }
     assert "force-include" not in build and "force-include" not in wheel
     assert build["dev-mode-exact"], "else the folders beside bytelm/ could be imported, too"
 

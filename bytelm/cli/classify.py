@@ -1,12 +1,16 @@
 """`bytelm classify`: which label a trained encoder gives to files."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bytelm.cli.common import Threads
+from bytelm.cli.common import Device, Json, Threads, complete_models
+from bytelm.cli.inputs import STDIN, require_one_stdin
 from bytelm.cli.output import note, print_json
+from bytelm.errors import BytelmError, printable
+from bytelm.model_paths import require_model
 
 
 def register(app: typer.Typer) -> None:
@@ -15,21 +19,26 @@ def register(app: typer.Typer) -> None:
 
 
 def classify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of an encoder.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Run directory of an encoder.", autocompletion=complete_models
+        ),
+    ],
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Files; - is standard input.")
     ],
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute: cpu (the default), cuda, cuda:1 ...")
-    ] = None,
+    device: Device = None,
     threads: Threads = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """The label of each FILE and the probabilities of all labels.
 
     The model reads the beginning of a file, as far as its context in training. A file that cannot
     be read is named on stderr; the others are classified and the exit code is 2.
     """
+    require_model(run)
+    require_one_stdin(*files)
     import torch
 
     from bytelm.loading import load_classifier
@@ -64,9 +73,9 @@ def classify(
 
 def _beginning(file: Path, size: int) -> bytes:
     """The first `size` bytes of a file or of standard input."""
-    import sys
-
-    if str(file) == "-":
+    if file == STDIN:
+        if sys.stdin is None:
+            raise BytelmError("- means standard input, which is closed")
         return sys.stdin.buffer.read(size)
     with file.open("rb") as stream:
         return stream.read(size)
@@ -74,8 +83,9 @@ def _beginning(file: Path, size: int) -> bytes:
 
 def _print_table(results: list[dict]) -> None:
     """A line per file: name, label, probability."""
-    files = max((len(result["file"]) for result in results), default=0)
+    names = [printable(result["file"]) for result in results]
+    files = max(map(len, names), default=0)
     labels = max((len(result["label"]) for result in results), default=0)
-    for result in results:
+    for name, result in zip(names, results, strict=True):
         share = result["probabilities"][result["label"]]
-        print(f"{result['file']:{files}}  {result['label']:{labels}}  {share:7.2%}")
+        print(f"{name:{files}}  {printable(result['label']):{labels}}  {share:7.2%}")

@@ -2,25 +2,59 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from bytelm.errors import BytelmError
+from bytelm.errors import BytelmError, unknown_name
 
 if TYPE_CHECKING:
     from bytelm.lm.protocol import ByteLM
 
+
+def complete_models(incomplete: str) -> list[str]:
+    """The models whose paths begin so, and those in ./runs."""
+    from bytelm.model_paths import models_in
+
+    folder = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
+    found = [str(path) for path in (*models_in(folder), *models_in(Path("runs")))]
+    return sorted({path for path in found if path.startswith(incomplete)})
+
+
+def complete_devices(incomplete: str) -> list[str]:
+    """The kinds of device that begin so."""
+    return [name for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
+
+
+def check_device(name: str | None) -> str | None:
+    """A mistaken name is found here, before torch is asked what there is."""
+    if name is not None and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise BytelmError(unknown_name("device", name, ["auto", "cpu", "cuda", "cuda:1", "mps"]))
+    return name
+
+
 Model = Annotated[
     Path,
     typer.Argument(
-        metavar="MODEL", help="A run directory, a Hugging Face model directory or a .gguf file."
+        metavar="MODEL",
+        help="A run directory, a Hugging Face model directory or a .gguf file.",
+        autocompletion=complete_models,
     ),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where to compute: auto (the fastest there is), cpu (the default), cuda, cuda:1, mps.",
+        autocompletion=complete_devices,
+        callback=check_device,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +64,15 @@ class ModelOptions:
     more: Annotated[
         list[Path] | None,
         typer.Option(
-            "--model", help="A further model, to be combined with MODEL; may be repeated."
+            "--model",
+            help="A further model, to be combined with MODEL; may be repeated.",
+            autocompletion=complete_models,
         ),
     ] = None
     ensemble: Annotated[
-        str, typer.Option(help="How to combine models: bayes, switch, mixture, product, proxy.")
-    ] = "bayes"
+        Literal["bayes", "switch", "mixture", "product", "proxy"] | None,
+        typer.Option(help="How to combine several models; default: bayes."),
+    ] = None
     weights: Annotated[
         str | None, typer.Option(help="Weights of the models, e.g. 1,2 (see Ensemble).")
     ] = None
@@ -59,16 +96,46 @@ class ModelOptions:
     ] = None
     epsilon: Annotated[
         float | None,
-        typer.Option(help="Share of the mass below which mode all drops one; default: 0.001."),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the mass below which mode all drops one; default: 0.001.",
+        ),
     ] = None
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute: cpu (the default), cuda, cuda:1 ...")
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Ids of a converted model that stand before every text, e.g. 1 or 1,2; default: "
+            "what its tokenizer says."
+        ),
     ] = None
+    device: Device = None
     threads: Threads = None
+
+    def check(self, model: Path) -> None:
+        """`BytelmError` for what can be told to be a mistake without torch: paths that are no
+        models, options of several models beside a single one, lists that are none."""
+        from bytelm.model_paths import require_model
+
+        for path in (model, *(self.more or ())):
+            require_model(path)
+        for name in () if self.more else ("ensemble", "weights"):
+            if getattr(self, name) is not None:
+                raise BytelmError(f"--{name} needs several models: add --model PATH")
+        self.loading_options()
+        numbers("--weights", self.weights, float)
+
+    def loading_options(self) -> dict[str, Any]:
+        """The options of `bytelm.load` that were given."""
+        names = ("window", "stride", "mode", "beam", "epsilon", "device")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        start = numbers("--start", self.start, int)
+        return given if start is None else {**given, "start": start}
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with one option per field of `ModelOptions` in place of its `options`."""
+    """The command with one option per field of `ModelOptions` in place of its `options`, checked
+    before it begins. The command has a parameter `model`."""
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "options"]
     hints = get_type_hints(ModelOptions, include_extras=True)
@@ -86,6 +153,7 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def called(**values: Any) -> None:
         options = ModelOptions(**{name: values.pop(name) for name in names})
+        options.check(values["model"])
         command(**values, options=options)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
@@ -107,10 +175,8 @@ def open_model(model: Path, options: ModelOptions | None = None) -> "ByteLM":
     options = options or ModelOptions()
     if options.threads:
         torch.set_num_threads(options.threads)
+    given = options.loading_options()
     paths = [model, *(options.more or [])]
-    if len(paths) == 1 and options.weights is not None:
-        raise BytelmError("--weights needs several models: add --model PATH")
-    given = _given(options)
     if len(paths) == 1:
         return load(model, **given)
     takes = [options_of(path) for path in paths]
@@ -121,28 +187,31 @@ def open_model(model: Path, options: ModelOptions | None = None) -> "ByteLM":
         load(path, **{name: value for name, value in given.items() if name in allowed})
         for path, allowed in zip(paths, takes, strict=True)
     ]
-    return Ensemble(lms, options.ensemble, weights=_numbers(options.weights))  # type: ignore[arg-type]
+    weights = numbers("--weights", options.weights, float)
+    return Ensemble(lms, options.ensemble or "bayes", weights=weights)
 
 
-def _given(options: ModelOptions) -> dict[str, Any]:
-    """The options of `bytelm.load` that were given."""
-    names = ("window", "stride", "mode", "beam", "epsilon", "device")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+def numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any] | None:
+    """A list given as text with commas; `BytelmError` if it is none.
 
-
-def _numbers(text: str | None) -> list[float] | None:
+    >>> numbers("--weights", "1,2.5", float)
+    [1.0, 2.5]
+    """
     if text is None:
         return None
     try:
-        return [float(part) for part in text.split(",")]
+        return [kind(part) for part in text.split(",")]
     except ValueError:
         raise BytelmError(
-            f"--weights takes numbers with commas, such as 1,2; not {text!r}"
+            f"{option} takes numbers with commas, such as 1,2; not {text!r}"
         ) from None
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes; `-` is standard input."""
-    import sys
+def complete_recipes(incomplete: str) -> Iterator[tuple[str, str]]:
+    """(name, what it is) of the recipes that begin so."""
+    from bytelm.recipe import recipe_folders
 
-    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    for folder in recipe_folders():
+        for path in sorted(folder.glob(f"{incomplete}*.toml")):
+            first = path.read_text(encoding="utf-8").partition("\n")[0]
+            yield path.stem, first.removeprefix("#").strip()

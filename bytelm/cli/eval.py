@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bytelm.cli.common import Model, ModelOptions, open_model, with_model_options
+from bytelm.cli.common import Json, Model, ModelOptions, open_model, with_model_options
 from bytelm.cli.output import print_json
+from bytelm.cli.progress import progress, scoring_progress
+from bytelm.data.bundled import find_data
 from bytelm.errors import BytelmError
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def evaluate(
     raw: Annotated[
         bool, typer.Option("--raw", help="Take archives and records as they stand, too.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Json = False,
     *,
     options: ModelOptions,
 ) -> None:
@@ -58,10 +60,7 @@ def evaluate(
     A run over tokens (a recipe with data.tokenizer) is read as its exact byte distribution, one
     model row per byte; --canonical-tokens is quicker and scores the tokens its tokenizer writes.
     """
-    from bytelm.evaluate.bits import evaluate_bits
-    from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
     from bytelm.evaluate.documents import read_documents
-    from bytelm.evaluate.report import table
 
     if _is_judged_by_its_objective(model):
         if canonical_tokens or primed:
@@ -69,15 +68,23 @@ def evaluate(
                 f"--canonical-tokens and --primed are about bits per byte; {model} is judged by "
                 "the figures of its own objective"
             )
-        _judge(model, data, json=json)
+        _judge(model, data, json=json, device=options.device)
         return
-    documents = read_documents(data, field=field, raw=raw)
+    # mistaken paths show before torch loads
+    documents = read_documents([find_data(path) for path in data], field=field, raw=raw)
+    before = [find_data(primed)] if primed else []
+    training = b"".join(read_documents(before, field=field, raw=raw))
+    from bytelm.evaluate.bits import evaluate_bits
+    from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
+    from bytelm.evaluate.report import table
+
     lm = open_model(model, options)
-    result = evaluate_bits(_tokens(lm, model) if canonical_tokens else lm, documents)
     joined = b"".join(documents)
-    figures = compressed_bits_per_byte(joined)
-    training = b"".join(read_documents([primed], field=field, raw=raw)) if primed else b""
-    primed_figures = primed_bits_per_byte(joined, training) if training else {}
+    with scoring_progress("evaluating", total=len(joined)):
+        result = evaluate_bits(_tokens(lm, model) if canonical_tokens else lm, documents)
+    with progress("compressing the same bytes", unit="compressors") as report:
+        figures = compressed_bits_per_byte(joined, on_progress=report)
+        primed_figures = primed_bits_per_byte(joined, training) if training else {}
     if json:
         named = {f"{name}_primed": figure for name, figure in primed_figures.items()}
         scored = "canonical tokens" if canonical_tokens else "bytes"
@@ -96,10 +103,13 @@ def _is_judged_by_its_objective(model: Path) -> bool:
     return run.has_model and architecture(run.description().arch).family != "causal"  # type: ignore[attr-defined]
 
 
-def _judge(model: Path, data: list[str], *, json: bool) -> None:
+def _judge(model: Path, data: list[str], *, json: bool, device: str | None) -> None:
+    from bytelm.device import choose_device
     from bytelm.evaluate.figures import judge
 
-    judgement = judge(model, data)
+    with progress("evaluating", unit="windows") as report:
+        place = choose_device(device or "cpu")
+        judgement = judge(model, data, device=place, on_progress=report)
     if json:
         print_json(judgement.to_dict())
     else:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bytelm.cli.common import Json, complete_recipes
 from bytelm.cli.output import note, print_json
 from bytelm.cli.settings import lines_of, settings_of, toml
 
@@ -18,11 +19,22 @@ def register(app: typer.Typer) -> None:
     app.command()(models)
 
 
+def _complete(incomplete: str) -> list[tuple[str, str]]:
+    from bytelm.registry import ARCHITECTURES, OBJECTIVES
+
+    parts = [(name, part.kind) for part in (ARCHITECTURES, OBJECTIVES) for name in part.names()]
+    recipes = list(complete_recipes(incomplete))
+    return [*(part for part in parts if part[0].startswith(incomplete)), *recipes]
+
+
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="An architecture, an objective, or a recipe: show it.")
+        str | None,
+        typer.Argument(
+            help="An architecture, an objective, or a recipe: show it.", autocompletion=_complete
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """List architectures, objectives and recipes (parameters, FLOPs per byte), or show one."""
     if name is None:

@@ -1,24 +1,38 @@
 """`bytelm tokenizer train|encode|decode|inspect|evaluate|unpack`: byte-pair vocabularies."""
 
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bytelm.cli.common import Json
+from bytelm.cli.inputs import read_input
 from bytelm.cli.output import note, print_json
-from bytelm.errors import BytelmError, unknown_name
+from bytelm.cli.output import write_bytes as to_stdout
+from bytelm.cli.progress import progress
+from bytelm.errors import BytelmError
 
 if TYPE_CHECKING:
     import numpy as np
 
 tokenizer = typer.Typer(no_args_is_help=True, help="Train and use Binary BPE vocabularies.")
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Tokenizer = Annotated[Path, typer.Argument(help="Folder or file of a trained tokenizer.")]
+
+def _find(path: Path) -> Path:
+    """A bundled tokenizer may be named as in the repository, from anywhere."""
+    from bytelm.data.bundled import find_data
+
+    return Path(find_data(str(path)))
+
+
+Tokenizer = Annotated[
+    Path, typer.Argument(help="Folder or file of a trained tokenizer.", callback=_find)
+]
+Layout = Annotated[
+    Literal["byte-level", "latin-1"],
+    typer.Option(help="How the file spells bytes: see docs/binary-bpe.md."),
+]
 _EXPORTS = {"sentencepiece": "tokenizer.model", "tiktoken": "tokenizer.tiktoken"}
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -48,7 +62,7 @@ def train(
     unique_pieces: Annotated[
         bool, typer.Option("--unique-pieces", help="Count repeated pieces once.")
     ] = False,
-    layout: Annotated[str, typer.Option(help="byte-level or latin-1.")] = "byte-level",
+    layout: Layout = "byte-level",
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the checkpoint an interrupted run left.")
     ] = False,
@@ -57,16 +71,14 @@ def train(
     """Train vocabularies of one or several sizes, each the beginning of the next."""
     from bytelm.tokenizer import BinaryBPE
     from bytelm.tokenizer.checkpoint import Checkpoints
-    from bytelm.tokenizer.files import alphabet
 
-    alphabet(layout)  # a mistake in it should not cost a training run
     sizes = _numbers(vocab_size, int)
     checkpoints = Checkpoints(out)
     start, digest = checkpoints.load() if resume else (None, None)
-    with _progress(max(sizes)) as show:
+    with progress("training", unit="merges") as show:
 
         def report(merges: "np.ndarray", corpus_sha256: str) -> None:
-            show(len(merges))
+            show(len(merges), max(sizes))
             checkpoints.report(merges, corpus_sha256)
 
         try:
@@ -105,7 +117,7 @@ def train(
 @tokenizer.command()
 def encode(
     model: Tokenizer,
-    file: Annotated[Path, typer.Argument(help="Any file.")],
+    file: Annotated[Path, typer.Argument(help="Any file; - is stdin.")],
     out: Annotated[
         Path | None, typer.Option(help="A .npy file of ids; without it they are printed.")
     ] = None,
@@ -119,7 +131,7 @@ def encode(
     from bytelm.files import write_bytes
     from bytelm.tokenizer import BinaryBPE
 
-    bpe, data = BinaryBPE.load(model), file.read_bytes()
+    bpe, data = BinaryBPE.load(model), read_input(file)
     ids = bpe.encode(data).astype(bpe.dtype)
     if out is not None:
         buffer = io.BytesIO()
@@ -149,7 +161,7 @@ def decode(
     from bytelm.tokenizer import BinaryBPE
 
     bpe = BinaryBPE.load(model)
-    given = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    given = read_input(file)
     if given.startswith(b"\x93NUMPY"):
         data = bpe.decode(np.load(io.BytesIO(given), allow_pickle=False))
     elif re.fullmatch(rb"[\d\s]*", given):
@@ -157,7 +169,7 @@ def decode(
     else:
         raise BytelmError(f"{file} holds neither a NumPy array nor decimal ids")
     if out is None:
-        sys.stdout.buffer.write(data)
+        to_stdout([data])
     else:
         write_bytes(out, data)
 
@@ -258,17 +270,18 @@ def evaluate(
 def unpack(
     model: Tokenizer,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; its own if absent.")] = None,
-    layout: Annotated[str, typer.Option(help="byte-level or latin-1.")] = "byte-level",
+    layout: Layout = "byte-level",
     vocab_size: Annotated[int | None, typer.Option(help="Cut to this size.")] = None,
-    format: Annotated[str, typer.Option(help="json, sentencepiece or tiktoken.")] = "json",
+    format: Annotated[
+        Literal["json", "sentencepiece", "tiktoken"],
+        typer.Option(help="Of Hugging Face tokenizers and this command; of another library."),
+    ] = "json",
 ) -> None:
     """Write the plain tokenizer.json other libraries read, from a gzipped or any other one; or the
     model of sentencepiece, or the ranks of tiktoken."""
     from bytelm.files import write_bytes
     from bytelm.tokenizer import BinaryBPE
 
-    if format not in ("json", *_EXPORTS):
-        raise BytelmError(unknown_name("format", format, ["json", *_EXPORTS]))
     bpe = BinaryBPE.load(model)
     bpe = bpe.truncate(vocab_size) if vocab_size else bpe
     folder = out or (model if model.is_dir() else model.parent)
@@ -318,15 +331,3 @@ def _size(text: str) -> int:
     if not match:
         raise BytelmError(f"expected a size such as 2GiB or 500M, not {text!r}")
     return int(float(match[1]) * _UNITS[match[2]])
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """A bar of merges on stderr; the estimate is rough, early merges cost most."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = [TextColumn("merges"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("merges", total=total)
-        yield lambda done: bar.update(task, completed=done)

@@ -9,12 +9,14 @@ sample, and where a hierarchical model cuts.
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bytelm.cli.output import note
-from bytelm.errors import printable
+from bytelm.cli.common import check_device, complete_devices, complete_recipes
+from bytelm.cli.output import note, printable_bytes
+from bytelm.cli.progress import progress, scoring_progress
+from bytelm.errors import BytelmError, unknown_name
 
 if TYPE_CHECKING:
     import torch
@@ -23,17 +25,22 @@ if TYPE_CHECKING:
     from bytelm.lm.protocol import ByteLM
     from bytelm.recipe import Recipe
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 PROMPT_BYTES, SAMPLE_BYTES, PICTURE_BYTES = 64, 240, 400
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
-    app.command()(train)
+    # what looks like an unknown option is an override with dashes, and is told so
+    app.command(context_settings={"ignore_unknown_options": True})(train)
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A name (hnet-tiny) or a path to a .toml file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A name (hnet-tiny) or a path to a .toml file.", autocompletion=complete_recipes
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="section.key=value changes, as train.steps=100")
     ] = None,
@@ -44,7 +51,12 @@ def train(
         bool, typer.Option("--resume", help="Resume from the last checkpoint, if there is one.")
     ] = False,
     device: Annotated[
-        Device | None, typer.Option(help="Where to compute: the same as train.device=...")
+        str | None,
+        typer.Option(
+            help="Where to compute: auto, cpu, cuda, mps; the same as train.device=...",
+            autocompletion=complete_devices,
+            callback=check_device,
+        ),
     ] = None,
 ) -> None:
     """Train a model; the last line printed is the run directory.
@@ -55,6 +67,7 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from bytelm.recipe import Recipe
 
+    _refuse_dashes([recipe, *(overrides or ())])
     changes = [*(overrides or ()), *([f"train.device={device}"] if device else [])]
     settings = Recipe.load(recipe, overrides=changes)  # mistakes show before torch loads
     from bytelm.training import train as run_training
@@ -63,6 +76,17 @@ def train(
     if os.environ.get("RANK", "0") == "0":
         _report(path)
         print(path)
+
+
+def _refuse_dashes(words: list[str]) -> None:
+    """`BytelmError` for a word that looks like an option and is none of this command."""
+    for word in words:
+        name = word.lstrip("-")
+        if word.startswith("-") and ("=" in name or "." in name):
+            raise BytelmError(f"{word}: a setting has no dashes in front; write {name}")
+        if word.startswith("-"):
+            options = ["--run", "--resume", "--device", "--help"]
+            raise BytelmError(unknown_name("option", word, options))
 
 
 def _report(run: Path) -> None:
@@ -81,7 +105,8 @@ def _report(run: Path) -> None:
         return
     from bytelm.evaluate.figures import judge
 
-    judgement = judge(run, recipe.data.heldout, device=device)
+    with progress("evaluating", unit="windows") as shown:
+        judgement = judge(run, recipe.data.heldout, device=device, on_progress=shown)
     Run(run).write_evaluation(judgement.to_dict())
     print(f"held-out data\n{judgement.text()}\n")
     if judgement.source is not None:
@@ -115,8 +140,10 @@ def _report_figures(lm: "Scores", run: Path, documents: list[bytes], *, name: st
     from bytelm.evaluate.report import table
     from bytelm.run import Run
 
-    result = evaluate_bits(lm, documents)
-    figures = compressed_bits_per_byte(b"".join(documents))
+    with scoring_progress("evaluating", total=sum(map(len, documents))):
+        result = evaluate_bits(lm, documents)
+    with progress("compressing the same bytes", unit="compressors") as shown:
+        figures = compressed_bits_per_byte(b"".join(documents), on_progress=shown)
     Run(run).write_evaluation({**result.to_dict(), **figures})
     print(f"held-out data\n{table(result, name=name, compressors=figures)}\n")
 
@@ -139,8 +166,8 @@ def _report_sample(
         temperature=temperature,
         seed=seed,
     )
-    after = f"after {_readable(prompt)!r}" if source is None else f"for {_readable(source)!r}"
-    print(f"a sample, {after}\n{_readable(sample)}\n")
+    word, before = ("after", prompt) if source is None else ("for", source)
+    print(f"a sample, {word} {printable_bytes(before)!r}\n{printable_bytes(sample)}\n")
 
 
 def _report_chunks(lm: "ByteLM", text: bytes) -> None:
@@ -154,8 +181,3 @@ def _report_chunks(lm: "ByteLM", text: bytes) -> None:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     picture = terminal_text(text, stages, colour=colour, encoding=sys.stdout.encoding or "ascii")
     print(f"where it cuts\n{picture}\n")
-
-
-def _readable(data: bytes) -> str:
-    """Text with everything a terminal could obey, or that is no UTF-8, escaped."""
-    return printable(data.decode("utf-8", errors="backslashreplace"))

@@ -1,7 +1,7 @@
 """Pictures of an inspection: which bytes, how long the documents, of which formats.
 
-matplotlib (extra `plots`) draws into files and never opens a window. Axes of counts are
-logarithmic, because both bytes and lengths spread over many powers of ten.
+The axis of byte counts is logarithmic, and so is that of lengths, because both spread over many
+powers of ten; what is counted in documents has ticks at whole numbers.
 """
 
 from functools import partial
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bytelm.data.inspect import Inspection
-from bytelm.errors import MissingExtraError
-from bytelm.files import write_file
+from bytelm.pictures import save_picture, whole_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,25 +21,19 @@ _FORMATS = 20  # as many as fit under one another
 
 def plot_inspection(totals: Inspection, folder: Path) -> list[Path]:
     """Write bytes.png, lengths.png and formats.png into `folder`; -> their paths."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "plots", "Plotting") from None
     written = []
     for name, draw in (("bytes", draw_bytes), ("lengths", draw_lengths), ("formats", draw_formats)):
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure.subplots(), totals)
         written.append(folder / f"{name}.png")
-        write_file(written[-1], partial(figure.savefig, dpi=120))
+        save_picture(written[-1], partial(draw, totals=totals))
     return written
 
 
 def draw_bytes(axes: "Axes", totals: Inspection) -> None:
     """How often each byte value occurs."""
     axes.bar(np.arange(256), totals.histogram, width=1.0)
-    axes.set(xlabel="byte value", ylabel="count", xlim=(-0.5, 255.5))
+    axes.set(
+        title="How often each byte occurs", xlabel="byte value", ylabel="count", xlim=(-0.5, 255.5)
+    )
     axes.set_yscale("symlog", linthresh=1)
     axes.set_xticks([*range(0, 256, 32), 255])
 
@@ -49,7 +42,8 @@ def draw_lengths(axes: "Axes", totals: Inspection) -> None:
     """How many documents of each length: one bar a power of two, empty documents first."""
     powers = [size.bit_length() for size in totals.sizes]
     axes.bar(np.arange(max(powers, default=0) + 1), np.bincount(powers, minlength=1))
-    axes.set(xlabel="document length (bytes)", ylabel="documents")
+    axes.set(title="Lengths", xlabel="document length (bytes)", ylabel="documents")
+    axes.yaxis.set_major_locator(whole_ticks())  # type: ignore[arg-type]
     shown = range(0, max(powers, default=0) + 1, 4)
     axes.set_xticks(list(shown), ["0" if power == 0 else f"{1 << power - 1:,}" for power in shown])
 
@@ -58,4 +52,5 @@ def draw_formats(axes: "Axes", totals: Inspection) -> None:
     """Documents of each format, the most frequent at the top."""
     common = totals.formats.most_common(_FORMATS)[::-1]
     axes.barh([name for name, _ in common], [count for _, count in common])
-    axes.set(xlabel="documents")
+    axes.set(title="Formats", xlabel="documents")
+    axes.xaxis.set_major_locator(whole_ticks())  # type: ignore[arg-type]

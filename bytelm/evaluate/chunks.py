@@ -24,6 +24,7 @@ class Glyph:
     text: str
     depth: int
     splits: bool  # a chunk begins inside the character
+    size: int  # bytes
 
 
 def glyphs(data: bytes, stages: Sequence[Sequence[bool]]) -> Iterator[Glyph]:
@@ -36,7 +37,7 @@ def glyphs(data: bytes, stages: Sequence[Sequence[bool]]) -> Iterator[Glyph]:
         if size and not text.isprintable() and text not in "\n\t":
             text = "".join(f"\\x{byte:02x}" for byte in data[i : i + size])
         size = max(size, 1)
-        yield Glyph(text, max(depths[i : i + size]), any(depths[i + 1 : i + size]))
+        yield Glyph(text, max(depths[i : i + size]), any(depths[i + 1 : i + size]), size)
         i += size
 
 
@@ -95,17 +96,31 @@ pre { white-space: pre-wrap; word-break: break-word; font: inherit }
 .s0 { background: #cfe8ff } .s0.odd { background: #ffe9b8 }
 .s1 { box-shadow: 0 3px 0 #d33 } .s2 { box-shadow: 0 3px 0 #d33, 0 6px 0 #393 }
 .s3 { box-shadow: 0 3px 0 #d33, 0 6px 0 #393, 0 9px 0 #74c }
+.b1 { color: #100 } .b2 { color: #400 } .b3 { color: #700 } .b4 { color: #900 }
+.b5 { color: #b00 } .b6 { color: #c00 } .b7 { color: #e00 } .b8 { color: #f00 }
 .x { color: #a33 } table { border-collapse: collapse }
 td, th { padding: 0 1em 0 0; text-align: left }
 @media (prefers-color-scheme: dark) {
   body { background: #161616; color: #eee } .x { color: #f99 }
+  .b1 { color: #fdd } .b2 { color: #fcc } .b3 { color: #fbb } .b4 { color: #faa }
+  .b5 { color: #f99 } .b6 { color: #f88 } .b7 { color: #f77 } .b8 { color: #f55 }
   .s0 { background: #17415f } .s0.odd { background: #5f4711 } }
 """
 
 
-def html_page(data: bytes, stages: Sequence[Sequence[bool]], *, title: str) -> str:
+def html_page(
+    data: bytes,
+    stages: Sequence[Sequence[bool]],
+    *,
+    title: str,
+    bits: Sequence[float] | None = None,
+) -> str:
     """A page that needs nothing else. Outermost chunks alternate in colour; a chunk that begins
-    one of stage 1, 2, ... too is underlined once, twice, ..."""
+    one of stage 1, 2, ... too is underlined once, twice, ...
+
+    bits  -log2 P of each byte: characters are the redder the more bits their bytes took (8 and more
+          are the reddest), and the pointer shows each byte's
+    """
     rows = "".join(
         f"<tr><td>{s}<td>{count:,}<td>{len(data) / max(count, 1):.2f}"
         for s, count in enumerate(sum(stage) for stage in stages)
@@ -115,12 +130,24 @@ def html_page(data: bytes, stages: Sequence[Sequence[bool]], *, title: str) -> s
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n"
         f"<h1>{html.escape(title)}</h1>\n"
         f"<table><tr><th>stage<th>chunks<th>bytes a chunk{rows}</table>\n"
-        f"<pre>{''.join(_html_chunks(data, stages))}</pre>\n</html>\n"
+        f"{_surprise_legend(bits)}"
+        f"<pre>{''.join(_html_chunks(data, stages, bits))}</pre>\n</html>\n"
     )
 
 
-def _html_chunks(data: bytes, stages: Sequence[Sequence[bool]]) -> Iterator[str]:
-    chunk = 0
+def _surprise_legend(bits: Sequence[float] | None) -> str:
+    if bits is None:
+        return ""
+    return (
+        f"<p>{sum(bits) / max(len(bits), 1):.3f} bits per byte. The redder a character, the more "
+        "it surprised the model; the pointer shows the bits of each byte.</p>\n"
+    )
+
+
+def _html_chunks(
+    data: bytes, stages: Sequence[Sequence[bool]], bits: Sequence[float] | None
+) -> Iterator[str]:
+    chunk = at = 0
     for glyph in glyphs(data, stages):
         if glyph.depth or not chunk:
             if chunk:
@@ -130,6 +157,15 @@ def _html_chunks(data: bytes, stages: Sequence[Sequence[bool]]) -> Iterator[str]
             yield f'<span class="s s0{" odd" if chunk % 2 else ""}{inner}">'
         raw = glyph.text.startswith("\\x") and len(glyph.text) > 1
         text = html.escape(glyph.text)
-        yield f'<span class="x">{text}</span>' if raw or glyph.splits else text
+        text = f'<span class="x">{text}</span>' if raw or glyph.splits else text
+        yield text if bits is None else _surprising(text, bits[at : at + glyph.size])
+        at += glyph.size
     if chunk:
         yield "</span>"
+
+
+def _surprising(text: str, bits: Sequence[float]) -> str:
+    """A character in one of nine shades, with the bits of its bytes as a title."""
+    shade = int(min(8, sum(bits)))
+    title = " + ".join(f"{value:.2f}" for value in bits)
+    return f'<span class="b{shade}" title="{title} bits">{text}</span>'

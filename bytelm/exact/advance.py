@@ -16,6 +16,7 @@ from bytelm.exact.logs import logaddexp, logsumexp
 from bytelm.exact.reactivation import dry_run, fall_back, reactivate, reseed_canonical
 from bytelm.exact.text_beam import LOG_OUTCOMES, TextBeam, expand, strongest
 from bytelm.exact.token_tree import Distribution, TokenPrefix, evaluate
+from bytelm.lm.scored import scored
 
 _ROWS_PER_CALL = 256  # rows of a known text evaluated together: bounds the logits held at once
 _DRY_RUNS = 6  # rounds of looking for what else a beam will evaluate in a known text
@@ -40,6 +41,7 @@ def advance(
                 beams[b] = push(beams[b], chunks[b][i], paths[b][i + 1] if paths[b] else None)
                 if traces:
                     traces[b].append(beams[b].logprob)
+            scored(len(active) if traces else 0)
         del keep_alive
     return beams
 

@@ -117,7 +117,7 @@ class BeamSearch:
         Of the best candidates, those that end the text are set aside if they are among the first
         `beams`. Every row has one end only, so twice as many candidates always leave enough bytes.
         """
-        after_BO = totals_B[:, None] + logprobs_BO.double().cpu()
+        after_BO = totals_B[:, None] + logprobs_BO.cpu().double()
         # of equal ones the first, as greedy decoding does
         totals, index = after_BO.flatten().sort(descending=True, stable=True)
         totals, index = totals[: 2 * self._beams], index[: 2 * self._beams]

@@ -59,6 +59,6 @@ class Classifier:
             chosen = order[-count:]
             del order[-count:]
             batch = byte_rows([texts[i] for i in chosen]).to(self.model.device)
-            logits = self.model(batch).logits.double()
+            logits = self.model(batch).logits.cpu().double()
             result[chosen] = logits.softmax(dim=-1).cpu()
         return result

@@ -24,6 +24,7 @@ from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.lm.protocol import BatchState, ByteLM, Context
 from bytelm.lm.running_logprob import RunningLogProb, Unscored, check_pieces, first_byte_logprobs
+from bytelm.lm.scored import scored
 from bytelm.lm.sliding_context import SlidingContext
 from bytelm.vocab import END, OUTCOMES, ByteVocab
 
@@ -170,10 +171,11 @@ class DecoderLM(ByteLM, Generic[M]):
         logits_NV = self.model(batch).logits[wanted_BL]
         targets = [target for window in windows for target in window.targets()]
         targets_N = torch.tensor(targets, device=logits_NV.device)
-        found_N = _outcomes(logits_NV).gather(1, targets_N[:, None])[:, 0].double().cpu()
+        found_N = _outcomes(logits_NV).gather(1, targets_N[:, None])[:, 0].cpu().double()
         pieces = found_N.split([len(window.out) for window in windows])
         for window, piece in zip(windows, pieces, strict=True):
             window.out.copy_(piece)
+            scored(len(piece))
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Ids (B, L >= 1) padded on the right, and lengths (B,), on the model's device."""

@@ -28,6 +28,7 @@ from torch import Tensor
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
 from bytelm.lm.running_logprob import RunningLogProb, Unscored, check_pieces, first_byte_logprobs
+from bytelm.lm.scored import one_of
 from bytelm.lm.switching import RATE, fixed_share
 
 How = Literal["mixture", "product", "bayes", "switch", "proxy"]
@@ -123,8 +124,9 @@ class Ensemble(ByteLM):
 
     def _member_scores(self, data: bytes, context: Context) -> Tensor:
         """(K, len(data) + 1) float64 on the CPU: each member's `score_with_end`."""
-        scores = [m.score_with_end(data, context=context).double().cpu() for m in self.members]
-        return torch.stack(scores)
+        with one_of(len(self.members)):
+            scores = [m.score_with_end(data, context=context) for m in self.members]
+        return torch.stack([score.cpu().double() for score in scores])
 
     def posterior(self, state: EnsembleState) -> Tensor:
         """(B, K) float64 weights of the members in `state`: the posterior for bayes, that of the
@@ -134,7 +136,7 @@ class Ensemble(ByteLM):
     def combine(self, states: Sequence[BatchState], log_w_BK: Tensor) -> Tensor:
         """(B, 257) float64 normalised log-probs of what comes next; log_w_BK: of the members, for
         the rules that weight them."""
-        logprobs_KBO = torch.stack([state.logprobs().double().cpu() for state in states])
+        logprobs_KBO = torch.stack([state.logprobs().cpu().double() for state in states])
         if self.how in ("mixture", "bayes", "switch"):
             weighted = log_w_BK.T[:, :, None] + logprobs_KBO
             return torch.log_softmax(weighted.logsumexp(0), dim=-1)
@@ -196,7 +198,7 @@ class EnsembleState(BatchState):
     @property
     def logprob(self) -> Tensor:
         if self._lm.how == "bayes":
-            joint = torch.stack([state.logprob.double().cpu() for state in self.members], 1)
+            joint = torch.stack([state.logprob.cpu().double() for state in self.members], 1)
             base = torch.tensor([row.base for row in self._rows], dtype=torch.float64)
             return (joint + self._lm._weights.log()).logsumexp(1) - base
         return torch.tensor([row.running.total for row in self._rows], dtype=torch.float64)
@@ -217,7 +219,7 @@ class EnsembleState(BatchState):
             return torch.tensor([row.log_w for row in self._rows], dtype=torch.float64)
         if self._lm.how != "bayes":
             return log_w
-        joint = torch.stack([state.logprob.double().cpu() for state in self.members], 1)
+        joint = torch.stack([state.logprob.cpu().double() for state in self.members], 1)
         return torch.log_softmax(log_w + joint, dim=1)
 
     def logprobs(self) -> Tensor:

@@ -189,7 +189,7 @@ def _propose(
     texts, gained = [b""] * SAMPLES, torch.zeros(SAMPLES, dtype=torch.float64)
     found: dict[bytes, float] = {}
     for step in range(max_bytes + 1):
-        logprobs_BO = state.logprobs().double().cpu()
+        logprobs_BO = state.logprobs().cpu().double()
         promise = (gained + logprobs_BO[:, suffix[0]]).tolist()
         found.update(zip(texts, promise, strict=True))
         if step == max_bytes:

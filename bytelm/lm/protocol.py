@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
+from bytelm.lm.scored import scored
 from bytelm.vocab import END
 
 # What stands before the text without being part of it: bytes, and names of special symbols.
@@ -136,9 +137,10 @@ class ByteLM(ABC):
         state = self._start([b""], [context])
         scores = []
         for byte in text:
-            scores.append(state.logprobs()[0, byte].double())
+            scores.append(state.logprobs()[0, byte].cpu().double())
             state = state.feed([bytes([byte])])
-        scores.append(state.logprobs()[0, END].double())
+            scored(1)
+        scores.append(state.logprobs()[0, END].cpu().double())
         return torch.stack(scores)
 
     def start_batch(

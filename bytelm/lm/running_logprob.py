@@ -67,4 +67,4 @@ def first_byte_logprobs(logprobs_BO: Tensor, data: Sequence[bytes]) -> list[floa
     """log P of the first byte of each piece; an empty piece gives a number without meaning."""
     first_B = torch.tensor([piece[0] if piece else 0 for piece in data])
     first_B = first_B.to(logprobs_BO.device)
-    return logprobs_BO.gather(1, first_B[:, None])[:, 0].double().tolist()
+    return logprobs_BO.gather(1, first_B[:, None])[:, 0].cpu().double().tolist()

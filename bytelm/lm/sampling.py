@@ -2,16 +2,19 @@
 
 A choice is a function of the distribution and one uniform number, by inversion of the cumulative
 distribution: so a row's text depends on its own seed and distributions alone, never on which other
-rows share the batch.
+rows share the batch. torch is imported where it computes: a mistaken option is found before.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bytelm.errors import BytelmError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class Sampling:
 
     def choose(self, logprobs_BO: Tensor, uniform_B: np.ndarray) -> list[int]:
         """One outcome per row. logprobs (B, 257), -inf = impossible; uniform (B,) in [0, 1)."""
+        import torch
+
         if self.temperature == 0:
             return logprobs_BO.argmax(-1).tolist()
         kept = self.filter(logprobs_BO)
@@ -52,7 +57,9 @@ class Sampling:
 
     def filter(self, logprobs_BO: Tensor) -> Tensor:
         """(B, 257) float64 probabilities, not normalised, with the excluded outcomes at 0."""
-        p = torch.softmax(logprobs_BO.double() / self.temperature, dim=-1)
+        import torch
+
+        p = torch.softmax(logprobs_BO.cpu().double() / self.temperature, dim=-1)
         if self.top_k and self.top_k < p.shape[-1]:
             weakest = p.topk(self.top_k, dim=-1).values[:, -1:]
             p = p.where(p >= weakest, 0.0)

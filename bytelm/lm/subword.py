@@ -25,6 +25,7 @@ from bytelm.exact.converter import ByteConverter, Mode
 from bytelm.exact.models.trained import text_bias, token_vocab_of, trained_lm
 from bytelm.exact.tokenizers.tables import merge_encoder
 from bytelm.exact.windowed import WindowedConverter
+from bytelm.lm.scored import scored
 from bytelm.lm.sliding_context import SlidingContext
 from bytelm.tokenizer import BinaryBPE
 
@@ -115,7 +116,7 @@ class TokenScores:
             if first < last:
                 row = [vocab.bos, *ids[context:last].tolist()]
                 places = torch.from_numpy(starts[first:last])
-                found.append(_TokenWindow(row, out, places))
+                found.append(_TokenWindow(row, out, places, size=hi + 1 - lo))
         return found
 
     @torch.no_grad()
@@ -128,8 +129,9 @@ class TokenScores:
         logits_BLV = self.model(Batch(ids=ids_BL[:, :-1], lengths=lengths_B)).logits
         logits_BLV += text_bias(self.bpe, vocab, logits_BLV)
         chosen_BL = logits_BLV.gather(2, ids_BL[:, 1:, None])[..., 0] - logits_BLV.logsumexp(2)
-        for window, row, length in zip(windows, chosen_BL.double().cpu(), lengths_B, strict=True):
+        for window, row, length in zip(windows, chosen_BL.cpu().double(), lengths_B, strict=True):
             window.out[window.places] = row[length - len(window.places) : length]
+            scored(window.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +141,4 @@ class _TokenWindow:
     ids: list[int]
     out: Tensor
     places: Tensor
+    size: int  # bytes that are scored

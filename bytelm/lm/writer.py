@@ -175,7 +175,7 @@ def write_step(logprobs_BO: Tensor, writers: Sequence[Writer]) -> None:
         index = torch.tensor(rows, device=logprobs_BO.device)
         chosen = sampling.choose(masked_BO[index], np.array([drawn[b] for b in rows]))
         outcome_N = torch.tensor(chosen, device=logprobs_BO.device)
-        gained = logprobs_BO[index, outcome_N].double().tolist()
+        gained = logprobs_BO[index, outcome_N].cpu().double().tolist()
         for b, outcome, gain in zip(rows, chosen, gained, strict=True):
             writers[b].write(outcome, gain)
 
@@ -186,7 +186,7 @@ def _masked(logprobs_BO: Tensor, writers: Sequence[Writer]) -> Tensor:
         return logprobs_BO
     allowed_BO = torch.from_numpy(np.stack([writer.mask() for writer in writers]))
     masked_BO = logprobs_BO.masked_fill(~allowed_BO.to(logprobs_BO.device), -math.inf)
-    for writer, mass in zip(writers, masked_BO.double().logsumexp(-1).tolist(), strict=True):
+    for writer, mass in zip(writers, masked_BO.cpu().double().logsumexp(-1).tolist(), strict=True):
         if writer.constraint is not None:
             writer.weigh(mass)
     return masked_BO

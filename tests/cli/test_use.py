@@ -7,39 +7,11 @@ import sys
 
 import pytest
 
-from bytelm.cli.app import run as command_line
 from bytelm.lm.generate import generate
 from bytelm.loading import load
 from tests.exact import test_huggingface as models
-from tests.lm import subwords
-from tests.lm.contract import encdec, hnet, transformer
-from tests.lm.runs import save_run
 
-TEXT = "Größe: sea shells, 東京. ".encode() * 4
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    save_run(transformer(), folder / "flat", arch="transformer")
-    save_run(hnet(["m1", ["m1", ["T1"], "m1"], "m1"]), folder / "hnet", arch="hnet")
-    save_run(transformer(layers=1), folder / "fim", arch="transformer", objective="fim")
-    save_run(subwords.transformer(), folder / "subword", arch="transformer")
-    save_run(encdec(), folder / "encdec", arch="encdec", objective="seq2seq")
-    (folder / "text").write_bytes(TEXT)
-    return folder
-
-
-@pytest.fixture
-def bytelm(capfdbinary):
-    def call(*arguments: object, status: int = 0) -> tuple[bytes, str]:
-        with pytest.raises(SystemExit) as exit:
-            command_line([str(argument) for argument in arguments])
-        out, err = capfdbinary.readouterr()
-        assert (exit.value.code or 0) == status, err.decode()
-        return out, err.decode()
-
-    return call
+from .conftest import TEXT
 
 
 def test_eval_reports_the_model_beside_the_compressors(runs, bytelm):
@@ -199,7 +171,7 @@ def test_an_option_reaches_those_members_of_an_ensemble_that_take_it(converted, 
     ("arguments", "message"),
     [
         (["next", "{runs}/flat", "--mode", "all"], "mode is not an option"),
-        (["next", "{runs}/flat", "--device", "gpu"], "device must be cpu, cuda"),
+        (["next", "{runs}/flat", "--device", "gpu"], "unknown device 'gpu'; did you mean 'cpu'?"),
         (["eval", "{runs}/missing", "{runs}/text"], "no model at"),
         (["eval", "{runs}/flat", "{runs}/missing"], "missing"),
         (["score", "{runs}/flat", "{runs}/missing"], "No such file"),

@@ -144,7 +144,7 @@ def test_a_text_tokenizer_is_compared_on_the_same_bytes(folder):
         (["--entropy", "7"], "LOW,HIGH"),
         (["--max-memory", "1 lot"], "expected a size"),
         (["--max-memory", "10M"], "at least"),
-        (["--layout", "utf-8", "--vocab-size", "300"], "unknown layout"),
+        (["--layout", "utf-8", "--vocab-size", "300"], "is not one of 'byte-level'"),
         (["--piece-length", "0"], "piece_length"),
         (["--resume"], "nothing to resume"),
     ],

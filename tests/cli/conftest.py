@@ -1,0 +1,47 @@
+"""Run directories of every kind, made once, and commands run in this process."""
+
+import io
+import sys
+
+import pytest
+
+from bytelm.cli.app import run as command_line
+from tests.arch.cases import make
+from tests.lm import subwords
+from tests.lm.contract import encdec, hnet, transformer
+from tests.lm.runs import save_run
+
+TEXT = "Größe: sea shells, 東京. ".encode() * 4
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """A folder with runs of every family, and a text."""
+    from bytelm.lm.classifier import Classifier
+
+    folder = tmp_path_factory.mktemp("runs")
+    save_run(transformer(), folder / "flat", arch="transformer")
+    save_run(hnet(["m1", ["m1", ["T1"], "m1"], "m1"]), folder / "hnet", arch="hnet")
+    save_run(transformer(layers=1), folder / "fim", arch="transformer", objective="fim")
+    save_run(subwords.transformer(), folder / "subword", arch="transformer")
+    save_run(encdec(), folder / "encdec", arch="encdec", objective="seq2seq")
+    save_run(Classifier(make("encoder"), window=20), folder / "labels", arch="encoder")
+    (folder / "text").write_bytes(TEXT)
+    return folder
+
+
+@pytest.fixture
+def bytelm(capfdbinary, monkeypatch):
+    """Run a command: (stdout, stderr). stdin: what is piped into it, None for a terminal."""
+
+    def call(*arguments: object, status: int = 0, stdin: bytes | None = None) -> tuple[bytes, str]:
+        stream = io.TextIOWrapper(io.BytesIO(stdin or b""))
+        stream.isatty = lambda: stdin is None
+        monkeypatch.setattr(sys, "stdin", stream)
+        with pytest.raises(SystemExit) as exit:
+            command_line([str(argument) for argument in arguments])
+        out, err = capfdbinary.readouterr()
+        assert (exit.value.code or 0) == status, err.decode()
+        return out, err.decode()
+
+    return call
