@@ -6,13 +6,21 @@ point of another package in the registry's group ("name = module:attribute"). A 
 be taken by an entry point, so that installing a package never changes what an old recipe means.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from bytelm.errors import BytelmError, unknown_name
+
+
+@lru_cache
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, str]:
+    """Name -> "module:attribute" of a group, looked up once per search path: it takes long."""
+    return {entry.name: entry.value for entry in entry_points(group=group)}
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Registry:
 
     def targets(self) -> dict[str, str]:
         """Name -> "module:attribute": ours first, then entry points by name."""
-        found = {entry.name: entry.value for entry in entry_points(group=self.group)}
+        found = _entry_points(self.group, tuple(sys.path))
         foreign = {name: found[name] for name in sorted(found) if name not in self.built_in}
         return {**self.built_in, **foreign}
 

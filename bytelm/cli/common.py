@@ -1,15 +1,15 @@
 """What every command that takes a MODEL shares: its options, and turning them into one ByteLM."""
 
 import functools
-import inspect
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bytelm.cli.option_groups import Command, with_option_group
 from bytelm.errors import BytelmError, unknown_name
 
 if TYPE_CHECKING:
@@ -133,33 +133,16 @@ class ModelOptions:
         return given if start is None else {**given, "start": start}
 
 
-def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+def with_model_options(command: Command) -> Command:
     """The command with one option per field of `ModelOptions` in place of its `options`, checked
     before it begins. The command has a parameter `model`."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.name != "options"]
-    hints = get_type_hints(ModelOptions, include_extras=True)
-    names = [field.name for field in fields(ModelOptions)]
-    shared = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(ModelOptions)
-    ]
 
     @functools.wraps(command)
-    def called(**values: Any) -> None:
-        options = ModelOptions(**{name: values.pop(name) for name in names})
-        options.check(values["model"])
-        command(**values, options=options)
+    def checked(**values: Any) -> None:
+        values["options"].check(values["model"])
+        command(**values)
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
-    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {p.name: p.annotation for p in parameters}
-    return called
+    return with_option_group(checked, parameter="options", group=ModelOptions)
 
 
 def open_model(model: Path, options: ModelOptions | None = None) -> "ByteLM":

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bytelm.cli.output import note, print_json
+from bytelm.cli.reading import ReadingOptions, tell, with_reading_options
 
 data = typer.Typer(no_args_is_help=True, help="Build a corpus from any files, or look at one.")
 
-Field = Annotated[str, typer.Option(help="JSON or column name that holds a record's text.")]
-Raw = Annotated[bool, typer.Option("--raw", help="Take every file as it stands, archives too.")]
 Sections = Annotated[
     Literal["whole", "code", "each"],
     typer.Option(help="Executables whole, cut into sections (each), or only their code."),
@@ -26,10 +25,10 @@ def register(app: typer.Typer) -> None:
 
 
 @data.command()
+@with_reading_options
 def build(
     paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, hf:NAME?split=train.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
-    field: Field = "text",
     group: Annotated[
         str | None, typer.Option(help="JSON or column name of what a split keeps together.")
     ] = None,
@@ -41,7 +40,6 @@ def build(
         bool,
         typer.Option("--group-by-folder", help="A split keeps the files of a folder together."),
     ] = False,
-    raw: Raw = False,
     sections: Sections = "whole",
     heldout: Annotated[
         float, typer.Option(help="Share of groups for OUT/heldout; the rest goes to OUT/train.")
@@ -53,6 +51,8 @@ def build(
         bool, typer.Option("--overwrite", help="Replace a corpus that is there.")
     ] = False,
     json: Json = False,
+    *,
+    reading: ReadingOptions,
 ) -> None:
     """Read sources into a memory-mapped corpus: once, in order, all or nothing.
 
@@ -60,17 +60,15 @@ def build(
     """
     from bytelm.data.corpus.build import build as build_one
     from bytelm.data.corpus.build import build_split
-    from bytelm.data.sources import Reading
 
+    how = reading.reading(
+        group=group,
+        columns=tuple(column or ()),
+        group_by_folder=group_by_folder,
+        sections=sections,
+    )
     settings: dict[str, Any] = {
-        "reading": Reading(
-            field=field,
-            group=group,
-            columns=tuple(column or ()),
-            group_by_folder=group_by_folder,
-            raw=raw,
-            sections=sections,
-        ),
+        "reading": how,
         "deduplicate": deduplicate,
         "shard_bytes": shard_mib << 20,
         "overwrite": overwrite,
@@ -91,8 +89,9 @@ def build(
         }
         for b in built
     ]
+    tell(how)
     if json:
-        print_json({"corpora": results})
+        print_json({"corpora": results, **how.notes.report()})
         return
     for result in results:
         print(
@@ -119,10 +118,9 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 
 @data.command()
+@with_reading_options
 def inspect(
     paths: Annotated[list[str], typer.Argument(help="Corpora, files, folders, globs, hf:NAME.")],
-    field: Field = "text",
-    raw: Raw = False,
     sections: Sections = "whole",
     sample_mib: Annotated[
         int, typer.Option(min=1, help="How much to compress and to count scripts over.")
@@ -131,23 +129,26 @@ def inspect(
         Path | None, typer.Option(help="Folder for bytes.png, lengths.png and formats.png.")
     ] = None,
     json: Json = False,
+    *,
+    reading: ReadingOptions,
 ) -> None:
     """Counts, sizes, entropy, formats, scripts, compressibility and duplicates."""
     from bytelm.data.inspect import Inspection
-    from bytelm.data.sources import Reading, open_source
+    from bytelm.data.sources import open_source
 
+    how = reading.reading(sections=sections)
     totals = Inspection(sample_bytes=sample_mib << 20)
-    reading = Reading(field=field, raw=raw, sections=sections)
-    for document in open_source(paths, reading=reading):
+    for document in open_source(paths, reading=how):
         totals.add(document)
     report = totals.report()
+    tell(how)
     if plots is not None:
         from bytelm.data.plots import plot_inspection
 
         for path in plot_inspection(totals, plots):
             note(f"wrote {path}")
     if json:
-        print_json(report)
+        print_json({**report, **how.notes.report()})
     else:
         _show(report)
 

@@ -11,6 +11,7 @@ import typer
 from bytelm.cli.common import Json, Model, ModelOptions, open_model, with_model_options
 from bytelm.cli.output import print_json
 from bytelm.cli.progress import progress, scoring_progress
+from bytelm.cli.reading import ReadingOptions, tell, with_reading_options
 from bytelm.data.bundled import find_data
 from bytelm.errors import BytelmError
 
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 @with_model_options
+@with_reading_options
 def evaluate(
     model: Model,
     data: Annotated[
@@ -42,15 +44,10 @@ def evaluate(
     primed: Annotated[
         str | None, typer.Option(help="Also xz and ppmd primed with this training text.")
     ] = None,
-    field: Annotated[
-        str, typer.Option(help="Where records (JSON, Parquet) keep the text.")
-    ] = "text",
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Take archives and records as they stand, too.")
-    ] = False,
     json: Json = False,
     *,
     options: ModelOptions,
+    reading: ReadingOptions,
 ) -> None:
     """Bits per byte of MODEL on DATA, beside gzip, xz, zstd and ppmd on the same bytes.
 
@@ -68,12 +65,19 @@ def evaluate(
                 f"--canonical-tokens and --primed are about bits per byte; {model} is judged by "
                 "the figures of its own objective"
             )
+        if reading != ReadingOptions():
+            raise BytelmError(
+                f"{model} is judged by the figures of its own objective, which reads data as in "
+                "training: leave out the options of reading"
+            )
         _judge(model, data, json=json, device=options.device)
         return
     # mistaken paths show before torch loads
-    documents = read_documents([find_data(path) for path in data], field=field, raw=raw)
+    how = reading.reading()
+    documents = read_documents([find_data(path) for path in data], reading=how)
+    tell(how)
     before = [find_data(primed)] if primed else []
-    training = b"".join(read_documents(before, field=field, raw=raw))
+    training = b"".join(read_documents(before, reading=reading.reading()))
     from bytelm.evaluate.bits import evaluate_bits
     from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
     from bytelm.evaluate.report import table
@@ -87,8 +91,9 @@ def evaluate(
         primed_figures = primed_bits_per_byte(joined, training) if training else {}
     if json:
         named = {f"{name}_primed": figure for name, figure in primed_figures.items()}
+        told = how.notes.report()
         scored = "canonical tokens" if canonical_tokens else "bytes"
-        print_json({**result.to_dict(), "scored": scored, **figures, **named})
+        print_json({**result.to_dict(), "scored": scored, **figures, **named, **told})
     else:
         name = f"{model}, canonical tokens" if canonical_tokens else str(model)
         print(table(result, name=name, compressors=figures, primed=primed_figures))

@@ -11,6 +11,7 @@ from bytelm.cli.inputs import read_input
 from bytelm.cli.output import note, print_json
 from bytelm.cli.output import write_bytes as to_stdout
 from bytelm.cli.progress import progress
+from bytelm.cli.reading import ReadingOptions, tell, to_bytes, with_reading_options
 from bytelm.errors import BytelmError
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ Layout = Annotated[
     typer.Option(help="How the file spells bytes: see docs/binary-bpe.md."),
 ]
 _EXPORTS = {"sentencepiece": "tokenizer.model", "tiktoken": "tokenizer.tiktoken"}
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 @tokenizer.command()
+@with_reading_options
 def train(
     paths: Annotated[list[str], typer.Argument(help="Files, folders, wheels, .deb, archives.")],
     out: Annotated[Path, typer.Option(help="Folder to write to; one folder per size in it.")],
@@ -67,12 +68,15 @@ def train(
         bool, typer.Option("--resume", help="Resume from the checkpoint an interrupted run left.")
     ] = False,
     json: Json = False,
+    *,
+    reading: ReadingOptions,
 ) -> None:
     """Train vocabularies of one or several sizes, each the beginning of the next."""
     from bytelm.tokenizer import BinaryBPE
     from bytelm.tokenizer.checkpoint import Checkpoints
 
     sizes = _numbers(vocab_size, int)
+    how = reading.reading()
     checkpoints = Checkpoints(out)
     start, digest = checkpoints.load() if resume else (None, None)
     with progress("training", unit="merges") as show:
@@ -88,13 +92,14 @@ def train(
                 piece_length=piece_length,
                 max_token_length=max_token_length,
                 min_frequency=min_frequency,
-                max_memory=_size(max_memory) if max_memory else None,
+                max_memory=to_bytes(max_memory) if max_memory else None,
                 sections=sections,
                 entropy=_window(entropy) if entropy else None,
                 unique_pieces=unique_pieces,
                 start=None if start is None else BinaryBPE.from_merges(start),
                 start_sha256=digest,
                 on_progress=report,
+                reading=how,
             )
         except BytelmError:
             checkpoints.discard()
@@ -108,8 +113,9 @@ def train(
         for size, bpe in family.items()
     ]
     checkpoints.remove()
+    tell(how)
     if json:
-        print_json({"files": written, "vocab_sizes": list(family)})
+        print_json({"files": written, "vocab_sizes": list(family), **how.notes.report()})
     else:
         print("\n".join(written))
 
@@ -323,11 +329,3 @@ def _window(text: str) -> tuple[float, float]:
     if len(values) != 2:
         raise BytelmError(f"expected LOW,HIGH in bits per byte, not {text!r}")
     return values[0], values[1]
-
-
-def _size(text: str) -> int:
-    """Bytes from `2GiB`, `500m` or `1000000`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
-    if not match:
-        raise BytelmError(f"expected a size such as 2GiB or 500M, not {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])

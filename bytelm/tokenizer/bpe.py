@@ -16,6 +16,7 @@ from typing import cast
 
 import numpy as np
 
+from bytelm.data.sources import Reading
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.files import write_bytes
 from bytelm.tokenizer import codec_core, files
@@ -83,20 +84,22 @@ class BinaryBPE:
         start: "BinaryBPE | None" = None,
         start_sha256: str | None = None,
         on_progress: Callable[[np.ndarray, str], None] | None = None,
+        reading: Reading | None = None,
     ) -> "dict[int, BinaryBPE]":
         """One vocabulary per size, each the beginning of the next, from one run.
 
-        `paths` are files, folders, archives, or documents as `bytes`. Sizes count the specials and
-        the 256 bytes. `start` resumes from an earlier vocabulary of the same data and rules
-        (checked if `start_sha256`, which `on_progress` told, is given). Raises `BytelmError` if the
-        data does not support the largest size: nothing is made up to fill it.
+        `paths` are files, folders, archives, read as `reading` says, or documents as `bytes`.
+        Sizes count the specials and the 256 bytes. `start` resumes from an earlier vocabulary of
+        the same data and rules (checked if `start_sha256`, which `on_progress` told, is given).
+        Raises `BytelmError` if the data does not support the largest size: nothing is made up to
+        fill it.
         """
         paths = list(paths)
         found = train_merges(
-            documents_of(paths),
+            documents_of(paths, reading=reading),
             ids=_largest(vocab_sizes, special_tokens) - len(special_tokens),
             rules=PieceRules(piece_length, sections, entropy, unique_pieces),
-            least_bytes=least_bytes(paths),
+            least_bytes=least_bytes(paths, reading=reading),
             max_token_length=max_token_length,
             min_frequency=min_frequency,
             max_memory=max_memory,

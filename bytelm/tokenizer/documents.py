@@ -2,28 +2,35 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from bytelm.data.sources import open_source
+from bytelm.data.sources import Notes, Reading, open_source
+
+Paths = Iterable[str | os.PathLike[str] | bytes]
 
 
-def documents_of(paths: Iterable[str | os.PathLike[str] | bytes]) -> Iterable[bytes]:
+def documents_of(paths: Paths, *, reading: Reading | None = None) -> Iterable[bytes]:
     """The bytes of every document: given as bytes, or read by `open_source` (files, folders,
     wheels, .deb and other archives, record files)."""
     for item in paths:
         if isinstance(item, bytes):
             yield item
         else:
-            yield from (document.data for document in open_source(_name(item)))
+            source = open_source(_name(item), reading=reading)
+            yield from (document.data for document in source)
 
 
 def _name(item: str | os.PathLike[str]) -> str | Path:
     return item if isinstance(item, str) else Path(item)
 
 
-def least_bytes(paths: Iterable[str | os.PathLike[str] | bytes]) -> int:
+def least_bytes(paths: Paths, *, reading: Reading | None = None) -> int:
     """What is known of the size before reading: of documents and of plain files."""
+    looking = replace(reading or Reading(), notes=Notes())  # what is noted counts on reading
     return sum(
-        len(item) if isinstance(item, bytes) else open_source(_name(item)).least_bytes()
+        len(item)
+        if isinstance(item, bytes)
+        else open_source(_name(item), reading=looking).least_bytes()
         for item in paths
     )

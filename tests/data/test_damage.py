@@ -8,7 +8,8 @@ nobody can tell some of them, and then the right answer is what the damaged file
 - contents without a checksum: of members of plain tar and ar files, of texts in plain JSON lines.
   There only the number of documents (and for tar and ar their lengths) must hold. Blocks are not
   removed from or doubled in plain JSON lines, for joined halves of two lines are a line;
-- a member of a tar file that is gone with its header (removed blocks are shorter than that here);
+- members that are gone from a plain tar or ar file together with their headers (removed blocks are
+  shorter than a member there);
 - names, which are metadata, and are not compared.
 
 A file whose first bytes are gone may also be taken as it stands, for nothing tells it from one with
@@ -56,7 +57,7 @@ class Seed:
     data: bytes
     documents: list[bytes]
     unknowable: Judge = lambda damaged, found: False
-    blocks: bool = True  # whether blocks are removed and doubled, too
+    longest: int = 1 << 20  # bytes of a block that is removed or doubled; 0: none is
 
 
 def streams(name: str, pack: Callable[[bytes], bytes], parts: list[bytes], split: Judge) -> Seed:
@@ -113,9 +114,9 @@ def seeds() -> Iterator[Seed]:
     yield Seed("stored.zip", zip_of(MEMBERS, method=0), DOCUMENTS)
     nested = zip_of({"in.zip": zip_of(MEMBERS, method=0), "after.txt": b"after"}, method=0)
     yield Seed("nested.whl", nested, [*DOCUMENTS, b"after"])
-    yield Seed("s.tar", tar, DOCUMENTS, same_lengths)
-    yield Seed("joined.tar", tar + tar, DOCUMENTS * 2, joined(tar))
-    yield Seed("s.a", ar_of(MEMBERS), DOCUMENTS, same_lengths)
+    yield Seed("s.tar", tar, DOCUMENTS, same_lengths, longest=1024)
+    yield Seed("joined.tar", tar + tar, DOCUMENTS * 2, joined(tar), longest=1024)
+    yield Seed("s.a", ar_of(MEMBERS), DOCUMENTS, same_lengths, longest=1024)
     for suffix, pack in PACKERS.items():
         parts = [*PROSE, NOISE]
         yield streams(f"s.txt{suffix}", pack, parts, cut_between(pack, parts))
@@ -123,7 +124,7 @@ def seeds() -> Iterator[Seed]:
         lines = LINES.splitlines(keepends=True)
         data = b"".join(map(pack, lines))
         yield Seed(f"s.jsonl{suffix}", data, PROSE, cut_between(pack, lines, lines=True))
-    yield Seed("s.jsonl", LINES, PROSE, json_lines, blocks=False)
+    yield Seed("s.jsonl", LINES, PROSE, json_lines, longest=0)
     yield Seed("s.parquet", table(), DOCUMENTS * 4)
     yield Seed("plain.parquet", table(compression="none", use_dictionary=False), DOCUMENTS * 4)
 
@@ -140,7 +141,8 @@ def damages(seed: Seed, random: Random, count: int) -> Iterator[bytes]:
         at = min(max(at, 0), size - 1)
         length = random.choice((1, 2, 4, 16, 60, 200, 512, 1024, random.randint(1, size - 1)))
         length = min(length, size - 1)
-        match random.randrange(4 if seed.blocks else 2):
+        length = min(length, seed.longest)
+        match random.randrange(4 if seed.longest else 2):
             case 0:
                 flipped = data[at] ^ 1 << random.randrange(8)
                 yield data[:at] + bytes([flipped]) + data[at + 1 :]

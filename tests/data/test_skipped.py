@@ -187,7 +187,7 @@ def test_sparse_members_have_their_bytes(tmp_path, version):
 
 # ---- the content decides -----------------------------------------------------------------------
 
-TEXT = b"neither packed nor an archive, whatever its name says " * 20
+TEXT = b"neither packed nor an archive, whatever its name says"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ TEXT = b"neither packed nor an archive, whatever its name says " * 20
     ["b.txt.gz", "b.bz2", "b.xz", "b.zst", "b.zip", "b.whl", "b.tar", "b.tar.gz", "b.tgz", "b.a"]
     + ["b.deb", "b.lib", "b.parquet"],
 )
-@pytest.mark.parametrize("content", [TEXT, b"!<thin>\n" + TEXT, bytes(range(1, 200)) * 9])
+@pytest.mark.parametrize("content", [TEXT * 20, b"!<thin>\n" + TEXT * 9, bytes(range(1, 200)) * 9])
 def test_a_wrong_name_is_noted_and_the_file_taken_as_it_stands(tmp_path, name, content):
     write(tmp_path / name, content)
     write(tmp_path / "z.txt", b"beside it")
@@ -227,6 +227,34 @@ def test_a_misnamed_member_does_not_refuse_the_whole_archive(tmp_path, name, pac
 )
 def test_another_format_than_the_name_says_is_read_by_its_content(tmp_path, name, data):
     assert read(write(tmp_path / name, data), strict=True) == ([b"text"], {})
+
+
+@pytest.mark.parametrize("name", ["b.txt.gz", "b.tar.gz", "b.zip", "b.a", "b.xz", "b.parquet"])
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_a_wrong_name_of_a_short_file_is_noted_too(tmp_path, name, size):
+    path = write(tmp_path / name, TEXT[:size])
+    assert read(path) == ([TEXT[:size]], {"misnamed file": 1})
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("x.tar", b"cut"),
+        ("x.txt.gz", b"\x1f"),
+        ("x.tar.xz", b"\xfd7z"),
+        ("x.zip", b"PK\x03"),
+        ("x.a", b"!<ar"),
+        ("x.parquet", b"PA"),
+        ("x.jsonl.gz", b""),
+        ("x.whl", b""),
+    ],
+)
+def test_files_that_are_cut_to_next_to_nothing_are_errors(tmp_path, name, data):
+    write(tmp_path / name, data)
+    write(tmp_path / "z.txt", b"beside it")
+    with pytest.raises(DataError, match=name):
+        read(tmp_path)
+    assert read(tmp_path, skip_errors=True) == ([b"beside it"], {"damaged file": 1})
 
 
 def test_names_that_claim_nothing_are_never_opened(tmp_path):

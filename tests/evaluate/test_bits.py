@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bytelm.arch.transformer import Transformer, TransformerConfig
-from bytelm.data import Corpus
+from bytelm.data import Corpus, Reading
 from bytelm.data.sources import MemorySource
 from bytelm.errors import DataError
 from bytelm.evaluate.bits import evaluate_bits
@@ -111,8 +111,10 @@ def test_documents_come_from_files_records_archives_and_corpora(tmp_path):
     folder = str(tmp_path / "sub")
     assert read_documents([str(tmp_path / "a.txt"), folder]) == [b"first", b"\x00"]
     records = str(tmp_path / "c.jsonl")
-    assert read_documents([records], field="body") == [b"x", b"yz"]
-    assert read_documents([records], raw=True) == [(tmp_path / "c.jsonl").read_bytes()]
+    assert read_documents([records], reading=Reading(field="body")) == [b"x", b"yz"]
+    assert read_documents([records], reading=Reading(raw=True)) == [
+        (tmp_path / "c.jsonl").read_bytes()
+    ]
     Corpus.build(MemorySource([b"one", b"", b"\xff"]), tmp_path / "corpus")
     assert read_documents([str(tmp_path / "corpus")]) == [b"one", b"", b"\xff"]
     with pytest.raises(DataError, match="missing"):

@@ -24,7 +24,7 @@ from bytelm.data.corpus.metadata import TableWriter, row_of
 from bytelm.data.corpus.shards import ShardWriter
 from bytelm.data.magic import identify
 from bytelm.data.order import keys
-from bytelm.data.sources import Document, Reading, open_source
+from bytelm.data.sources import Document, Notes, Reading, open_source
 from bytelm.errors import DataError
 
 SHARD_BYTES = 256 << 20
@@ -65,7 +65,9 @@ def build(
     fingerprint = SourceFingerprint(open_source(sources, reading=reading).leaves())
     with (
         BuildFolder(Path(path), settings=settings, overwrite=overwrite, notify=notify) as folder,
-        Builder(folder, settings=settings, names=[""], sources=fingerprint) as builder,
+        Builder(
+            folder, settings=settings, names=[""], sources=fingerprint, notes=reading.notes
+        ) as builder,
     ):
         builder.run(lambda document: 0, progress=progress)
         if not builder.writers[0].documents:
@@ -104,7 +106,9 @@ def build_split(
     names = ["train", "heldout"]
     with (
         BuildFolder(Path(path), settings=settings, overwrite=overwrite, notify=notify) as folder,
-        Builder(folder, settings=settings, names=names, sources=fingerprint) as builder,
+        Builder(
+            folder, settings=settings, names=names, sources=fingerprint, notes=reading.notes
+        ) as builder,
     ):
         builder.run(lambda d: int(is_heldout(d, share=heldout, seed=seed)), progress=progress)
         train, held = (writer.documents for writer in builder.writers)
@@ -140,10 +144,13 @@ class Builder:
         settings: dict[str, Any],
         names: list[str],
         sources: SourceFingerprint,
+        notes: Notes,
     ):
+        self._notes, self._listed = notes, dict(notes.counts)  # listing files noted those already
         self._folder, self._settings, self._sources = folder, settings, sources
         self._names, self._columns = names, settings["reading"].get("columns", ())
         self._seen: set[bytes] = set()
+        self._noted: list[list[Any]] = []
         self._mark = folder.journal.recover(sources, corpora=len(names))
         if folder.journal.kept and self._replay():
             done = sum(writer.documents for writer in self.writers)
@@ -171,7 +178,10 @@ class Builder:
             self._seen.add(bytes.fromhex(row["sha256"]))
         for writer, duplicates in zip(self.writers, self._mark.duplicates, strict=True):
             writer.duplicates = duplicates
-        return all([writer.cut() for writer in self.writers])
+        whole = all([writer.cut() for writer in self.writers])
+        if whole:
+            self._notes.restore(self._mark.noted)
+        return whole
 
     def _begin(self) -> None:
         if self._folder.journal.found:
@@ -209,6 +219,7 @@ class Builder:
         leaves = self._sources.leaves
         for leaf in range(self._mark.leaf, len(leaves)):
             self._sources.upto(leaf)  # the stamp of what is read, so it is taken before
+            self._noted = self._notes.since(self._listed)  # this leaf notes its own when resumed
             skip = self._mark.taken if leaf == self._mark.leaf else 0
             rest = islice(leaves[leaf], skip, None)
             for taken, document in enumerate(rest, start=skip + 1):
@@ -247,7 +258,13 @@ class Builder:
             writer.flush()
         duplicates = [writer.duplicates for writer in self.writers]
         fingerprint = self._sources.upto(leaf)
-        mark = Mark(leaf=leaf, taken=taken, fingerprint=fingerprint, duplicates=duplicates)
+        mark = Mark(
+            leaf=leaf,
+            taken=taken,
+            fingerprint=fingerprint,
+            duplicates=duplicates,
+            noted=self._noted,
+        )
         self._folder.journal.mark(mark)
 
     def finish(self) -> list[Built]:

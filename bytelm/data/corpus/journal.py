@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,21 @@ class Mark:
 
     fingerprint  hash of what the sources up to `leaf` were; None: nobody can tell
     duplicates   documents left out so far, by corpus of the build
+    noted        what the leaves before `leaf` left out, as `Notes.since` gives it
     """
 
     leaf: int = 0
     taken: int = 0
     fingerprint: str | None = None
     duplicates: list[int]
+    noted: list[list[Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As a journal spells it; the fingerprint is called "chain" there."""
         return {
             **{"leaf": self.leaf, "taken": self.taken},
             **{"chain": self.fingerprint, "duplicates": self.duplicates},
+            **({"noted": self.noted} if self.noted else {}),
         }
 
     @classmethod

@@ -17,16 +17,20 @@ TAIL = (1 << 16) + 21  # bytes; the end record of a zip file with the longest co
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """The `name` of a file, its bytes behind `open`, and the `place` that messages call it."""
+    """The `name` of a file, its bytes behind `open`, and the `place` that messages call it.
+
+    `cut` says whether the file may be cut short; a member of an archive is as it was stored.
+    """
 
     name: str
     open: Callable[[], IO[bytes]]
     place: str
+    cut: bool
 
     @classmethod
     def of_path(cls, path: Path) -> "Look":
         """A file on the disk."""
-        return cls(path.name, lambda: path.open("rb"), str(path))
+        return cls(path.name, lambda: path.open("rb"), str(path), cut=True)
 
     @classmethod
     def of_bytes(cls, name: str, data: bytes) -> "Look":
@@ -35,7 +39,7 @@ class Look:
         >>> Look.of_bytes("a/b.gz", b"text").head
         b'text'
         """
-        return cls(name, lambda: io.BytesIO(data), name)
+        return cls(name, lambda: io.BytesIO(data), name, cut=False)
 
     @cached_property
     def head(self) -> bytes:

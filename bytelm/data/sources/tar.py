@@ -21,7 +21,8 @@ from bytelm.data.sources.streams import SUFFIXES, compression_of, decompressed, 
 from bytelm.errors import DataError
 
 BLOCK = 512
-_OTHERS = (b"PK\x03\x04", b"PK\x05\x06", b"!<arch>\n")  # that may be as short as half a header
+_PLAIN = (".tar", ".gem")
+_OTHERS = (b"PK\x03\x04", b"PK\x05\x06", b"!<arch>\n")  # archives that may be shorter than a block
 _ZEROS = bytes(BLOCK)
 _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 _DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
@@ -45,7 +46,8 @@ class TarSource(ArchiveSource):
     def fits(cls, look: Look, *, reading: Reading) -> bool:
         compression = compression_of(look.head, look.name)
         if compression is None:
-            return is_tar(look.head) and not look.head.startswith(_OTHERS)
+            named = look.name.lower().endswith(_PLAIN)
+            return is_tar(look.head) or (named and look.cut and _is_cut(look.head))
         with look.open() as stream:
             try:
                 return is_tar(decompressed(stream, compression, _unlimited(look.name)).read(HEAD))
@@ -71,10 +73,14 @@ def is_tar(head: bytes) -> bool:
     >>> is_tar(tarfile.TarInfo("a").tobuf()), is_tar(b"text " * 200), is_tar(bytes(1024))
     (True, False, True)
     """
-    if 0 < len(head) < BLOCK:
-        return True  # cut inside its first header, or so short that nobody can tell
     marked = nearly(head[257:262].ljust(1), b"ustar")
     return marked or _is_header(head[:BLOCK]) or head == bytes(HEAD)
+
+
+def _is_cut(head: bytes) -> bool:
+    """Whether a short file may be the beginning of a tar file: a name, which zeros follow."""
+    short = 0 < len(head) < BLOCK and not head.startswith(_OTHERS)
+    return short and (len(head) < 100 or b"\0" in head)
 
 
 def _is_header(block: bytes) -> bool:
