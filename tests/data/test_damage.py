@@ -3,8 +3,8 @@
 Damages are a flipped bit, a cut, a removed and a doubled block, anywhere in the file. By definition
 nobody can tell some of them, and then the right answer is what the damaged file says:
 
-- a file that is still whole: several compressed streams in one file cut between two of them, lines
-  of JSON cut between two of them;
+- a file that is still whole: one of several compressed streams is cut off, gone or doubled as a
+  whole, or lines of JSON are cut between two of them;
 - contents without a checksum: of members of plain tar and ar files, of texts in plain JSON lines.
   There only the number of documents (and for tar and ar their lengths) must hold. Blocks are not
   removed from or doubled in plain JSON lines, for joined halves of two lines are a line;
@@ -24,6 +24,7 @@ import lzma
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -45,7 +46,13 @@ LINES = b"".join(
     json.dumps({"n": n, "text": d.decode()}).encode() + b"\n" for n, d in enumerate(PROSE)
 )
 ZSTD = zstandard.ZstdCompressor(write_checksum=True)
-PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": ZSTD.compress}
+PACKERS = {
+    ".gz": partial(gzip.compress, mtime=0),
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": ZSTD.compress,
+}
+Packer = Callable[[bytes], bytes]
 Judge = Callable[[bytes, list[bytes]], bool]
 
 
@@ -60,19 +67,26 @@ class Seed:
     longest: int = 1 << 20  # bytes of a block that is removed or doubled; 0: none is
 
 
-def streams(name: str, pack: Callable[[bytes], bytes], parts: list[bytes], split: Judge) -> Seed:
+def streams(name: str, pack: Packer, parts: list[bytes], split: Judge) -> Seed:
     return Seed(name, b"".join(map(pack, parts)), [b"".join(parts)], split)
 
 
-def cut_between(pack: Callable[[bytes], bytes], parts: list[bytes], lines: bool = False) -> Judge:
-    """Cut between streams: then the file is whole, and holds the parts before."""
-    wholes = {b"".join(map(pack, parts[:n])): parts[:n] for n in range(1, len(parts))}
+def whole_streams(pack: Packer, parts: list[bytes], lines: bool = False) -> Judge:
+    """Streams that are cut off, gone or doubled as a whole: then nothing in the file is damaged."""
+    packed = {pack(part): part for part in parts}
 
     def judge(damaged: bytes, found: list[bytes]) -> bool:
-        if damaged not in wholes:
-            return False
-        kept = wholes[damaged]
-        return found == (PROSE[: len(kept)] if lines else [b"".join(kept)])
+        kept = []
+        while damaged:
+            stream = next((s for s in packed if damaged.startswith(s)), None)
+            if stream is None:
+                return False
+            kept.append(packed[stream])
+            damaged = damaged[len(stream) :]
+        expected = (
+            [json.loads(line)["text"].encode() for line in kept] if lines else [b"".join(kept)]
+        )
+        return bool(kept) and found == expected
 
     return judge
 
@@ -119,11 +133,11 @@ def seeds() -> Iterator[Seed]:
     yield Seed("s.a", ar_of(MEMBERS), DOCUMENTS, same_lengths, longest=1024)
     for suffix, pack in PACKERS.items():
         parts = [*PROSE, NOISE]
-        yield streams(f"s.txt{suffix}", pack, parts, cut_between(pack, parts))
+        yield streams(f"s.txt{suffix}", pack, parts, whole_streams(pack, parts))
         yield Seed(f"s.tar{suffix}", pack(tar), DOCUMENTS)
         lines = LINES.splitlines(keepends=True)
         data = b"".join(map(pack, lines))
-        yield Seed(f"s.jsonl{suffix}", data, PROSE, cut_between(pack, lines, lines=True))
+        yield Seed(f"s.jsonl{suffix}", data, PROSE, whole_streams(pack, lines, lines=True))
     yield Seed("s.jsonl", LINES, PROSE, json_lines, longest=0)
     yield Seed("s.parquet", table(), DOCUMENTS * 4)
     yield Seed("plain.parquet", table(compression="none", use_dictionary=False), DOCUMENTS * 4)
