@@ -6,6 +6,7 @@ function of the JSON in benchmarks/results. Results that support no claim are li
 """
 
 from benchmarks.claim import Claim, count
+from benchmarks.claims_data import DATA_CLAIMS
 from benchmarks.figures import (
     WAYS,
     all_of,
@@ -23,7 +24,6 @@ from benchmarks.figures import (
     side_by_side,
     span,
     texts,
-    times_bytelm,
     trained_by_both,
     training_ratio,
 )
@@ -329,25 +329,7 @@ CLAIMS = (
         verdict="holds",
         check=lambda r: all(case["identical"] and case["speedup"] > 10 for case in r),
     ),
-    Claim(
-        claim="Loading data is a negligible part of a training step",
-        source="docs/scaling.md",
-        result="loader_share",
-        figure=lambda r: ", ".join(f"{row['recipe']} {row['percent']:.2f} %" for row in r["rows"]),
-        runs=lambda r: f"{r['steps']} steps",
-        verdict="holds",
-        check=lambda r: max(row["percent"] for row in r["rows"]) < 1,
-    ),
-    Claim(
-        claim="Reading windows is as fast as a plain `DataLoader` and faster than `datasets`",
-        source="docs/scaling.md",
-        result="data_loading",
-        figure=lambda r: (
-            f"a plain DataLoader takes {span(times_bytelm(r, 'plain DataLoader'), '.2f')} times, "
-            f"datasets {span(times_bytelm(r, 'datasets streaming'), '.2f')} times our CPU time"
-        ),
-        verdict="partly",
-    ),
+    *DATA_CLAIMS,
     Claim(
         claim="A small encoder tells the bundled formats and languages apart on held-out documents "
         "(at least 97 %), better than naive Bayes on byte histograms",
@@ -382,18 +364,6 @@ CLAIMS = (
         runs=lambda r: count(len(r["seeds"]), "seed"),
         verdict="holds",
         check=lambda r: min(r["exact_match"]["greedy"] + r["exact_match"]["4 beams"]) == 1,
-    ),
-    Claim(
-        claim="The memory of the loader does not grow over an epoch",
-        source="docs/scaling.md",
-        result="loader_memory",
-        command="python -m benchmarks.loader_share",
-        figure=lambda r: (
-            f"{span([row['main_anonymous_mb'] for row in r['rows']], '.1f')} MB at "
-            f"{len(r['rows'])} moments of an epoch of {r['megabytes']} MiB"
-        ),
-        verdict="holds",
-        check=lambda r: r["rows"][-1]["main_anonymous_mb"] - r["rows"][0]["main_anonymous_mb"] < 5,
     ),
     *(Claim(claim=claim, source=source, verdict="not tried") for source, claim in UNTRIED),
 )
