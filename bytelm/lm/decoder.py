@@ -22,7 +22,7 @@ from torch import Tensor
 from bytelm.arch.base import Decoder
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
-from bytelm.lm.protocol import BatchState, ByteLM, Context
+from bytelm.lm.protocol import BatchState, ByteLM, Context, zero_after_impossible
 from bytelm.lm.running_logprob import RunningLogProb, Unscored, check_pieces, first_byte_logprobs
 from bytelm.lm.scored import scored
 from bytelm.lm.sliding_context import SlidingContext
@@ -44,6 +44,7 @@ class Row:
     text: bytes
     lead: int
     running: RunningLogProb = RunningLogProb()
+    impossible: bool = False  # the text has probability zero
 
     @property
     def start(self) -> int:
@@ -53,14 +54,15 @@ class Row:
         """The ids of the whole present context."""
         return [*self.head, *self.text[self.start :]]
 
-    def append(self, lm: DecoderLM, piece: bytes, logprob: float) -> Row:
-        """The row after `piece`; `logprob` is that of its first byte."""
+    def append(self, before: DecoderState, b: int, piece: bytes, logprob: float) -> Row:
+        """This row, number b of the state `before`, after `piece`; logprob: of its first byte."""
         text = self.text + piece
         if len(piece) == 1:
             running = self.running.add(logprob)
         else:
             start = len(self.text) - self.lead
-            running = self.running.defer(Unscored(lm, self.context, text[self.lead :], start))
+            block = Unscored(before._lm, self.context, text[self.lead :], start, before, b)
+            running = self.running.defer(block)
         return replace(self, text=text, running=running)
 
 
@@ -140,7 +142,8 @@ class DecoderLM(ByteLM, Generic[M]):
                 row = replace(row, text=row.text + prompt, running=running)
             rows.append(row)
         logprobs_BO, state = self._read([row.window_ids() for row in rows], self._fresh(rows))
-        return DecoderState(self, tuple(rows), state, logprobs_BO)
+        found, logprobs_BO = _without_impossible(rows, [row.text for row in rows], logprobs_BO)
+        return DecoderState(self, found, state, logprobs_BO)
 
     def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
         """Full forwards over the windows of all texts, batched by length; equals feeding the texts
@@ -158,7 +161,7 @@ class DecoderLM(ByteLM, Generic[M]):
             count = max(1, BATCH_POSITIONS // windows[-1].width)
             self._score_windows(windows[-count:])
             del windows[-count:]
-        return scores
+        return [zero_after_impossible(score) for score in scores]
 
     @torch.no_grad()
     def _score_windows(self, windows: Sequence[_Window]) -> None:
@@ -196,9 +199,37 @@ class DecoderLM(ByteLM, Generic[M]):
 
 
 def _outcomes(logits: Tensor) -> Tensor:
-    """(..., V) logits to (..., 257) log-probabilities in float32, or float64 if they are."""
+    """(..., V) logits to (..., 257) log-probabilities in float32, or float64 if they are.
+
+    `BytelmError` if they are not a distribution (NaN, an infinite logit, all of them -inf)."""
     logits = logits[..., :OUTCOMES]
-    return torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logprobs = torch.log_softmax(logits, dim=-1)
+    if bool(logprobs.isnan().any()):
+        raise BytelmError(
+            "the model's logits are not finite (NaN or infinite): its weights are broken, as after "
+            "training that diverged, or its dtype overflows; load an earlier checkpoint or use "
+            "float32"
+        )
+    return logprobs
+
+
+def _without_impossible(
+    rows: Sequence[Row], pieces: Sequence[bytes], logprobs_BO: Tensor
+) -> tuple[tuple[Row, ...], Tensor]:
+    """The rows after reading `pieces`, and their log-probs (B, 257): all -inf where an impossible
+    byte was read. Which bytes are impossible is a matter of the vocabulary (ids without a row of
+    the table), hence the same before and after the piece."""
+    never_BO = logprobs_BO.isneginf()
+    if not bool(never_BO.any()):
+        return tuple(rows), logprobs_BO
+    never = never_BO.cpu().numpy()
+    found = [
+        replace(row, impossible=row.impossible or bool(never[b, list(piece)].any()))
+        for b, (row, piece) in enumerate(zip(rows, pieces, strict=True))
+    ]
+    gone_B = torch.tensor([row.impossible for row in found], device=logprobs_BO.device)
+    return tuple(found), logprobs_BO.masked_fill(gone_B[:, None], -torch.inf)
 
 
 class DecoderState(BatchState):
@@ -226,8 +257,8 @@ class DecoderState(BatchState):
             return self
         gained = first_byte_logprobs(self._logprobs, data)
         rows = tuple(
-            row.append(self._lm, piece, gain) if piece else row
-            for row, piece, gain in zip(self._rows, data, gained, strict=True)
+            row.append(self, b, piece, gain) if piece else row
+            for b, (row, piece, gain) in enumerate(zip(self._rows, data, gained, strict=True))
         )
         slid = [b for b, row in enumerate(rows) if row.start != self._rows[b].start]
         moving = [b for b, piece in enumerate(data) if piece and b not in slid]
@@ -244,6 +275,7 @@ class DecoderState(BatchState):
             again = [rows[b] for b in slid]
             read = self._lm._read([row.window_ids() for row in again], self._lm._fresh(again))
             logprobs_BO, state = _put(logprobs_BO, state, slid, *read)
+        rows, logprobs_BO = _without_impossible(rows, data, logprobs_BO)
         return DecoderState(self._lm, rows, state, logprobs_BO)
 
     def select(self, rows: Sequence[int] | Tensor) -> DecoderState:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -27,7 +28,13 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
-from bytelm.lm.running_logprob import RunningLogProb, Unscored, check_pieces, first_byte_logprobs
+from bytelm.lm.running_logprob import (
+    RunningLogProb,
+    Unscored,
+    block_scores,
+    check_pieces,
+    first_byte_logprobs,
+)
 from bytelm.lm.scored import one_of
 from bytelm.lm.switching import RATE, fixed_share
 
@@ -110,12 +117,16 @@ class Ensemble(ByteLM):
         scores_KN = self._member_scores(lead + data, context)
         log_w = self._weights.log()
         if self.how == "mixture":
-            steps_N = (log_w[:, None] + scores_KN).logsumexp(0)
+            weights_KN = log_w[:, None].expand_as(scores_KN)
+            steps_N = _difference(
+                (weights_KN + scores_KN).logsumexp(0),
+                weights_KN.masked_fill(_ruled_out(scores_KN), -math.inf).logsumexp(0),
+            )
         elif self.how == "switch":
             steps_N, _ = fixed_share(log_w, scores_KN, log_w, self.rate)
         else:
             joint_N = (log_w[:, None] + scores_KN.cumsum(1)).logsumexp(0)
-            steps_N = torch.diff(joint_N, prepend=joint_N.new_zeros(1))
+            steps_N = _difference(joint_N, torch.cat([joint_N.new_zeros(1), joint_N[:-1]]))
         return steps_N[len(lead) :]
 
     def _lead(self, context: Context) -> bytes | None:
@@ -139,21 +150,40 @@ class Ensemble(ByteLM):
         logprobs_KBO = torch.stack([state.logprobs().cpu().double() for state in states])
         if self.how in ("mixture", "bayes", "switch"):
             weighted = log_w_BK.T[:, :, None] + logprobs_KBO
-            return torch.log_softmax(weighted.logsumexp(0), dim=-1)
+            return _normalised(weighted.logsumexp(0))
+        impossible_KB = logprobs_KBO.amax(-1).isneginf()  # members that rule the text out
         if self.how == "product":
             used = self._weights != 0  # 0 * -inf is not a number
             powers = self._weights[used][:, None, None]
             score_BO = (powers * logprobs_KBO[used]).sum(0)
         else:
+            used = torch.tensor([True, bool(self._weights[0]), False])
             base, expert, anti = logprobs_KBO
             ratio = expert - anti.clamp(min=_FLOOR)
             score_BO = base + self._weights[0] * ratio if self._weights[0] else base
-        if bool((score_BO.amax(-1) == -math.inf).any()):
+        impossible_B = impossible_KB[used].any(0)
+        if bool((score_BO.amax(-1).isneginf() & ~impossible_B).any()):
             raise BytelmError(
                 f"the {self.how} ensemble gives every outcome probability zero: its members "
                 "contradict each other; use how='mixture' or 'bayes'"
             )
-        return torch.log_softmax(score_BO, dim=-1)
+        return _normalised(score_BO)
+
+
+def _normalised(scores: Tensor) -> Tensor:
+    """log_softmax over the last dimension, which leaves rows of nothing but -inf as they are."""
+    return _difference(scores, scores.logsumexp(-1, keepdim=True))
+
+
+def _difference(left: Tensor, right: Tensor) -> Tensor:
+    """left - right, and -inf where left is: log of a ratio whose denominator may be 0, too."""
+    return torch.where(left.isneginf(), left, left - right)
+
+
+def _ruled_out(scores_KN: Tensor) -> Tensor:
+    """(K, N) bool: whether member k gave an earlier byte probability zero, and so says nothing."""
+    zeros = scores_KN.isneginf().cumsum(1)
+    return torch.cat([zeros.new_zeros(len(zeros), 1), zeros[:, :-1]], 1) > 0
 
 
 def _weights(how: How, count: int, given: Sequence[float] | None) -> list[float]:
@@ -171,6 +201,11 @@ def _weights(how: How, count: int, given: Sequence[float] | None) -> list[float]
     if how in ("product", "proxy"):
         return list(given)
     return [w / sum(given) for w in given]
+
+
+def _last_scores(lm: ByteLM, text: bytes, context: Context, count: int) -> Tensor:
+    """(count,) log-probs of the last bytes of a text."""
+    return lm.score(text, context=context)[-count:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +235,7 @@ class EnsembleState(BatchState):
         if self._lm.how == "bayes":
             joint = torch.stack([state.logprob.cpu().double() for state in self.members], 1)
             base = torch.tensor([row.base for row in self._rows], dtype=torch.float64)
-            return (joint + self._lm._weights.log()).logsumexp(1) - base
+            return _difference((joint + self._lm._weights.log()).logsumexp(1), base)
         return torch.tensor([row.running.total for row in self._rows], dtype=torch.float64)
 
     def from_here(self) -> EnsembleState:
@@ -220,7 +255,7 @@ class EnsembleState(BatchState):
         if self._lm.how != "bayes":
             return log_w
         joint = torch.stack([state.logprob.cpu().double() for state in self.members], 1)
-        return torch.log_softmax(log_w + joint, dim=1)
+        return _normalised(log_w + joint)
 
     def logprobs(self) -> Tensor:
         if self._combined is None:
@@ -240,32 +275,45 @@ class EnsembleState(BatchState):
         single = self._lm.how != "bayes" and any(len(piece) == 1 for piece in data)
         gained = first_byte_logprobs(self.logprobs(), data) if single else [0.0] * self.rows
         rows = []
-        for row, piece, gain in zip(self._rows, data, gained, strict=True):
+        for b, (row, piece, gain) in enumerate(zip(self._rows, data, gained, strict=True)):
             text, running = row.data + piece, row.running
             if len(piece) == 1:
                 running = running.add(gain)
             elif piece and self._lm.how != "bayes":
-                running = running.defer(Unscored(self._lm, row.context, text, len(row.data)))
+                block = Unscored(self._lm, row.context, text, len(row.data), self, b)
+                running = running.defer(block)
             rows.append(replace(row, data=text, running=running))
         return tuple(rows)
 
     def _switched(self, data: Sequence[bytes]) -> tuple[_Row, ...]:
         """The same for `switch`, whose weights need every byte's score by every member."""
-        lm = self._lm
-        single = any(len(piece) == 1 for piece in data)
-        heads = [first_byte_logprobs(state.logprobs(), data) for state in self.members if single]
+        lm, log_prior = self._lm, self._lm._weights.log()
+        now_KBO = torch.stack([state.logprobs().cpu().double() for state in self.members])
+        possible_KB = ~now_KBO.amax(-1).isneginf()
         rows = []
         for b, (row, piece) in enumerate(zip(self._rows, data, strict=True)):
+            if not piece:
+                rows.append(row)
+                continue
             text = row.data + piece
             if len(piece) == 1:
-                steps_KN = torch.tensor([[head[b]] for head in heads], dtype=torch.float64)
+                steps_KN = now_KBO[:, b, piece[0]][:, None]
             else:
-                steps_KN = lm._member_scores(text, row.context)[:, len(row.data) : -1]
+                steps_KN = self._member_steps(b, piece, text, row.context)
             before = torch.tensor(row.log_w, dtype=torch.float64)
-            gained, log_w = fixed_share(before, steps_KN, lm._weights.log(), lm.rate)
+            gained, log_w = fixed_share(before, steps_KN, log_prior, lm.rate, possible_KB[:, b])
             running = row.running.add(float(gained.sum()))
             rows.append(replace(row, data=text, running=running, log_w=tuple(log_w.tolist())))
         return tuple(rows)
+
+    def _member_steps(self, b: int, piece: bytes, text: bytes, context: Context) -> Tensor:
+        """(K, n) float64: each member's log-probs of the bytes of `piece`, with which row b becomes
+        `text`."""
+        scores = []
+        for lm, state in zip(self._lm.members, self.members, strict=True):
+            whole = partial(_last_scores, lm, text, context, len(piece))
+            scores.append(block_scores(state, b, piece, len(text), whole).cpu().double())
+        return torch.stack(scores)
 
     def select(self, rows: Sequence[int] | Tensor) -> EnsembleState:
         index = torch.as_tensor(rows, dtype=torch.long)

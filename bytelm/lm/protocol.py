@@ -106,6 +106,12 @@ class ByteState:
 class ByteLM(ABC):
     """A distribution over byte strings, read one byte at a time.
 
+    What is impossible has log-probability minus infinity, in `logprobs`, `feed` and `score` alike:
+    an outcome is -inf in `logprobs` if and only if the text with it is. Nothing follows a text of
+    probability zero: its `logprob` and all 257 of its `logprobs` are -inf, as is every score after
+    the impossible byte. (Only there a row does not sum to 1.) What is not a distribution (NaN from
+    broken weights) is a `BytelmError`, as is asking to continue a text of probability zero.
+
     Public methods check their arguments and normalise contexts, once, for every implementation.
     An implementation supplies `_start`; `_score` has a generic stepwise implementation that faster
     ones override. `window` and `stride` say how a long text is read: with at most `window` bytes of
@@ -221,6 +227,43 @@ class ByteLM(ABC):
             if isinstance(part, str) and part not in self.specials:
                 raise BytelmError(unknown_name("special symbol", part, self.specials))
         return tuple(part if isinstance(part, str) else _bytes("context", part) for part in given)
+
+
+def zero_after_impossible(scores: Tensor) -> Tensor:
+    """(n,) log-probs with -inf after the first -inf.
+
+    >>> zero_after_impossible(torch.tensor([-1.0, -torch.inf, -2.0])).tolist()
+    [-1.0, -inf, -inf]
+    """
+    gone = scores.isneginf()
+    return scores.masked_fill(gone.cumsum(0) > 0, -torch.inf) if bool(gone.any()) else scores
+
+
+def require_possible(
+    lm: ByteLM, logprobs: Tensor, text: bytes, context: ContextLike = None
+) -> None:
+    """`BytelmError` unless `logprobs` (257,), those after `text`, are a distribution: it names the
+    byte of the text that the model cannot write."""
+    highest = float(logprobs.max())
+    if math.isnan(highest):
+        raise BytelmError(
+            f"the {type(lm).__name__} gives log-probabilities that are not numbers: its weights "
+            "are broken"
+        )
+    if highest > -math.inf:
+        return
+    impossible = lm.score(text, context=context).isneginf().nonzero()
+    if not len(impossible):
+        raise BytelmError(
+            "the model gives probability zero to everything that could follow the text "
+            f"{text[-40:]!r}"
+        )
+    place = int(impossible[0])
+    raise BytelmError(
+        f"the model gives the byte {text[place]:#04x} at offset {place} of the text probability "
+        f"zero ({text[max(0, place - 20) : place]!r} comes before it), so nothing can follow it: "
+        "its vocabulary cannot write that byte there; leave it out or use another model"
+    )
 
 
 def plain_bytes(context: Context) -> bytes | None:

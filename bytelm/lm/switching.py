@@ -23,22 +23,33 @@ def switch(log_w: Tensor, log_prior: Tensor, rate: float) -> Tensor:
 
 
 def fixed_share(
-    log_w: Tensor, steps_KN: Tensor, log_prior: Tensor, rate: float
+    log_w: Tensor,
+    steps_KN: Tensor,
+    log_prior: Tensor,
+    rate: float,
+    possible_K: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Read N bytes: (N,) log-probs of each under the ensemble, and the (K,) log weights after them.
 
-    log_w (K,): weights before the first byte; steps_KN: the members' log-probs of the bytes.
+    log_w (K,): weights before the first byte; steps_KN: the members' log-probs of the bytes;
+    possible_K (K,) bool: which members hold the text so far possible (default: all). The others
+    predict nothing, and their weight is shared by the rest. Where nobody is left it is all -inf.
 
     >>> w = torch.tensor([0.5, 0.5]).log()
     >>> steps, after = fixed_share(w, torch.tensor([[0.9], [0.1]]).log(), w, 0.5)
     >>> steps.exp().tolist(), [round(x, 2) for x in after.exp().tolist()]
     ([0.5], [0.7, 0.3])
     """
+    possible = torch.ones_like(log_w, dtype=torch.bool) if possible_K is None else possible_K
     gained = []
     for step_K in steps_KN.T:
-        joint = log_w + step_K
-        total = joint.logsumexp(0)
-        gained.append(total)
-        if total > -math.inf:  # else nobody foresaw the byte, and the weights say nothing new
-            log_w = switch(joint - total, log_prior, rate)
+        open_w = log_w.masked_fill(~possible, -math.inf)
+        total = (open_w + step_K).logsumexp(0)
+        if total == -math.inf:
+            gained.append(total)
+            possible = torch.zeros_like(possible)
+            continue
+        gained.append(total - open_w.logsumexp(0))
+        log_w = switch(open_w + step_K - total, log_prior, rate)
+        possible = possible & ~step_K.isneginf()
     return torch.stack(gained) if gained else steps_KN.new_zeros(0), log_w
