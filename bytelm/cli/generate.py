@@ -63,7 +63,13 @@ def generate(
     seed: Seed = 0,
     utf8: Utf8 = False,
     stop: Stop = None,
-    regex: Annotated[str | None, typer.Option(help="What is written must match this.")] = None,
+    regex: Annotated[
+        str | None,
+        typer.Option(help=r"What is written must match this; (?a)\d is an ASCII digit."),
+    ] = None,
+    regex_bytes: Annotated[
+        str | None, typer.Option(help=r"The same as a pattern over bytes, e.g. \x00[\x80-\xff]*.")
+    ] = None,
     beams: Annotated[
         int,
         typer.Option(min=0, help="Write the most probable text that so wide a search finds."),
@@ -91,7 +97,7 @@ def generate(
         "stop": _stops(stop),
         "seed": seed,
         "utf8": utf8,
-        "regex": regex,
+        "regex": _pattern(regex, regex_bytes),
         "beams": beams,
         "length_penalty": length_penalty,
     }
@@ -164,8 +170,20 @@ def infill(
         write_bytes([middle])
 
 
+def _pattern(text: str | None, over_bytes: str | None) -> str | bytes | None:
+    """What --regex or --regex-bytes gives."""
+    if text is not None and over_bytes is not None:
+        raise BytelmError("give --regex or --regex-bytes, not both")
+    return text if over_bytes is None else os.fsencode(over_bytes)
+
+
 def _stops(texts: Iterable[str] | None) -> list[bytes]:
     """Stop strings with \\n, \\t, \\\\ and \\xNN read as escapes."""
     import codecs
 
-    return [codecs.escape_decode(os.fsencode(text))[0] for text in texts or ()]  # type: ignore[attr-defined]
+    try:
+        return [codecs.escape_decode(os.fsencode(text))[0] for text in texts or ()]  # type: ignore[attr-defined]
+    except ValueError as error:
+        raise BytelmError(
+            f"--stop {texts!r} is not readable: {error}; write \\\\ for a backslash"
+        ) from None

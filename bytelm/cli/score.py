@@ -87,9 +87,12 @@ def next_bytes(
     options: ModelOptions,
 ) -> None:
     """The most probable next bytes after a prompt, which may be piped into the command."""
+    from bytelm.lm.protocol import require_possible
+
     begin, before = prompt_and_context(prompt, prompt_file, context, context_file)
     lm = open_model(model, options)
     logprobs = lm.start(begin, context=before).logprobs().cpu().double()
+    require_possible(lm, logprobs, begin, before)
     best = logprobs.sort(descending=True, stable=True)
     outcomes = best.indices[:top].tolist()
     if json:

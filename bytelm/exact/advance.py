@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from bytelm.exact.frontier import CanonicalFrontier
 from bytelm.exact.logs import logaddexp, logsumexp
+from bytelm.exact.possible import predict
 from bytelm.exact.reactivation import dry_run, fall_back, reactivate, reseed_canonical
-from bytelm.exact.text_beam import LOG_OUTCOMES, TextBeam, expand, strongest
+from bytelm.exact.text_beam import TextBeam, strongest
 from bytelm.exact.token_tree import Distribution, TokenPrefix, evaluate
 from bytelm.lm.scored import scored
 
@@ -36,7 +37,7 @@ def advance(
         keep_alive = _prefetch(beams, chunks, paths)
         for i in range(max(map(len, chunks))):
             active = [b for b, chunk in enumerate(chunks) if i < len(chunk)]
-            expand([beams[b] for b in active])
+            predict([beams[b] for b in active])
             for b in active:
                 beams[b] = push(beams[b], chunks[b][i], paths[b][i + 1] if paths[b] else None)
                 if traces:
@@ -51,8 +52,8 @@ def push(beam: TextBeam, byte: int, frontier: CanonicalFrontier | None = None) -
     prediction = beam.expanded()
     hypotheses = beam.after(byte)
     lower = logsumexp([hypothesis.logmass for hypothesis in hypotheses])
-    logprob = beam.logprob - LOG_OUTCOMES
-    if prediction.norm != -math.inf:
+    logprob = -math.inf
+    if prediction.norm > -math.inf:
         logprob = beam.logprob + prediction.predict(byte, lower) - prediction.norm
     log_dropped = logaddexp(beam.log_dropped, prediction.log_pruned)
     if frontier is None and beam.frontier is not None:
@@ -73,8 +74,8 @@ def push(beam: TextBeam, byte: int, frontier: CanonicalFrontier | None = None) -
             found, deferred = reseed_canonical(deferred, pruning, hypotheses, canonical, frontier)
             hypotheses += found
             canonical = None  # once for each anchor
-        if not hypotheses:
-            logprob = -math.inf
+    if not hypotheses:
+        logprob = -math.inf
     kept, lost = strongest(hypotheses, pruning)
     return TextBeam(
         kept,
@@ -85,6 +86,7 @@ def push(beam: TextBeam, byte: int, frontier: CanonicalFrontier | None = None) -
         log_dropped=logaddexp(log_dropped, lost),
         deferred=deferred,
         canonical=canonical,
+        zeros=beam.zeros,
     )
 
 

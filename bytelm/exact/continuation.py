@@ -29,7 +29,7 @@ def continue_tokens(
     """Pieces of text that follow the prompt: the rest of its last token, then whole tokens.
 
     prompt: bytes, or a state of `lm`. Stops after `max_tokens` tokens or at the end of the text.
-    `BytelmError` if the prompt has probability 0.
+    `BytelmError` if the prompt has probability 0 or `max_tokens` is negative.
 
     >>> from bytelm.exact import TabularLM, convert
     >>> lm = convert(TabularLM(lambda h: [0, 1, 0] if not h else [0, 0, 1], [b"a", b"abc", None],
@@ -37,6 +37,10 @@ def continue_tokens(
     >>> list(continue_tokens(lm, b"a", max_tokens=9))
     [b'bc']
     """
+    if max_tokens < 0:
+        raise BytelmError(f"max_tokens must be at least 0, not {max_tokens}")
+    if max_tokens == 0:
+        return
     state = lm.start(prompt) if isinstance(prompt, bytes) else prompt
     assert isinstance(state.batch, ConvertedState), "the state is not one of a converted model"
     (beam,) = state.batch.beams

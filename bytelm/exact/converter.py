@@ -31,6 +31,7 @@ from bytelm.exact.deferred import Deferred
 from bytelm.exact.frontier import CanonicalFrontier
 from bytelm.exact.hypothesis import Pruning
 from bytelm.exact.models.canonical import CanonicalLM
+from bytelm.exact.possible import predict
 from bytelm.exact.state import ConvertedState, ConvertedText
 from bytelm.exact.text_beam import TextBeam
 from bytelm.exact.token_lm import TokenLM
@@ -40,6 +41,7 @@ from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 from bytelm.lm.protocol import ByteLM, Context
 
 Mode = Literal["all", "canonical", "canonicalised"]
+_HELD_NUMBERS = 1 << 23  # texts scored together times vocabulary: each holds some distributions
 _MODES = ("all", "canonical", "canonicalised")
 
 
@@ -148,14 +150,23 @@ class ByteConverter(ByteLM):
         return [*self.start_tokens, *tokens], text
 
     def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
-        """As `ByteLM._score`, in few forward passes. The token prefixes of known texts that the
-        tokenizer tells are evaluated together, and a context that several texts share is read
-        once."""
+        """As `ByteLM._score`, in few forward passes, of so many texts together as their
+        distributions fit a bounded memory."""
+        size = max(1, _HELD_NUMBERS // len(self.trie.vocab_bytes))
+        found: list[Tensor] = []
+        for i in range(0, len(texts), size):
+            found += self._score_together(texts[i : i + size], contexts[i : i + size])
+        return found
+
+    def _score_together(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
+        """`_score` of texts read in step. The token prefixes of known texts that the tokenizer
+        tells are evaluated together, and a context that several texts share is read once."""
         different = list(dict.fromkeys(contexts))
         begun = self._start([b""] * len(different), different)
         start = dict(zip(different, begun.beams, strict=True))
         traces = [[start[context].logprob] for context in contexts]
         beams = advance([start[context] for context in contexts], texts, traces=traces)
+        predict(beams)
         return [
             torch.cat([_steps(trace), torch.tensor([beam.log_end()], dtype=torch.float64)])
             for trace, beam in zip(traces, beams, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from bytelm.exact.logs import log, logaddexp
 from bytelm.exact.token_tree import Distribution, TokenPrefix
 from bytelm.exact.tokenizers.prefix_trie import Range
+from bytelm.vocab import BYTES, END, OUTCOMES
 
 _LOG_2 = math.log(2)
 
@@ -75,7 +77,8 @@ class Prediction:
     log_deferred   log of the estimated weight of everything deferred, `pruned` included
     log_pruned     log of the weight of what was pruned at the end of the text
     pruned         its token prefixes
-    byte_prior     (257,) frequencies of outcomes in the text
+    byte_prior     (257,) frequencies of outcomes in the text; 0 for those that nothing deferred can
+                   write
     """
 
     hypotheses: tuple[Hypothesis, ...]
@@ -90,6 +93,22 @@ class Prediction:
         """log of the weight of everything: what next-byte weights are divided by."""
         return logaddexp(self.logmass, self.log_deferred)
 
+    def live(self) -> NDArray[np.float64]:
+        """(257,) shares of `norm` that the hypotheses give each outcome."""
+        p = np.zeros(OUTCOMES)
+        norm = self.norm
+        for hypothesis in self.hypotheses if norm > -math.inf else ():
+            weight = math.exp(hypothesis.logprob - norm)
+            if weight == 0.0:
+                continue
+            distribution = hypothesis.distribution
+            p[:BYTES] += weight * hypothesis.prefix.tree.trie.split(
+                distribution.p, hypothesis.token_range, hypothesis.depth
+            )
+            if hypothesis.may_end:
+                p[END] += weight * distribution.end
+        return p
+
     def predict(self, outcome: int, lower: float) -> float:
         """log weight of an outcome to which the hypotheses give `lower`."""
         return logaddexp(lower, self.log_deferred + self.predict_deferred(outcome, lower))
@@ -97,7 +116,7 @@ class Prediction:
     def predict_deferred(self, outcome: int, lower: float) -> float:
         """log of the probability of that outcome under what is deferred: half as the hypotheses
         say, half the byte prior."""
-        prior = math.log(self.byte_prior[outcome])
+        prior = log(self.byte_prior[outcome])
         if self.logmass == -math.inf:
             return prior
         return logaddexp(lower - self.logmass, prior) - _LOG_2
@@ -106,6 +125,7 @@ class Prediction:
         """(257,) `predict` of all outcomes as shares of the whole, not as logs. live: (257,) the
         shares that the hypotheses give them."""
         share = math.exp(self.log_deferred - self.norm)
-        if self.logmass == -math.inf:
-            return share * self.byte_prior
-        return live + share / 2 * (live / math.exp(self.logmass - self.norm) + self.byte_prior)
+        mass = math.exp(self.logmass - self.norm)
+        if mass < sys.float_info.min:  # too small to divide by
+            return live + share * self.byte_prior
+        return live + share / 2 * (live / mass + self.byte_prior)

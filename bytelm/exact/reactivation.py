@@ -53,6 +53,24 @@ def fall_back(deferred: Deferred, pruning: Pruning) -> Found:
     return [], deferred
 
 
+def catch_up_all(
+    deferred: Deferred, pruned: Sequence[TokenPrefix], pruning: Pruning
+) -> list[TextBeam]:
+    """Beams at the end of the text of all that is deferred, and of what is `pruned` there, as
+    `fall_back` would find them: not expanded."""
+    wide = Pruning(max(pruning.beam, _FALLBACK_BEAM), 0.0)
+    found = []
+    if pruned:
+        here = tuple((prefix, True) for prefix in pruned[:_FALLBACK_BEAM])
+        found.append(TextBeam(initial=here, pruning=wide))
+    for i, position in enumerate(deferred.positions):
+        taken = [(i, prefix) for prefix in position.prefixes[:_FALLBACK_BEAM]]
+        hypotheses = _catch_up(deferred, taken, wide)
+        if hypotheses:
+            found.append(TextBeam(tuple(hypotheses), pruning=wide))
+    return found
+
+
 def reseed_canonical(
     deferred: Deferred,
     pruning: Pruning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.exact.advance import advance
-from bytelm.exact.text_beam import TextBeam, expand
+from bytelm.exact.possible import predict
+from bytelm.exact.text_beam import TextBeam
 from bytelm.lm.protocol import BatchState, ByteLM
 
 
@@ -46,26 +48,26 @@ class ConvertedState(BatchState):
 
     @property
     def logprob(self) -> Tensor:
-        return _column([text.beam.logprob - text.context_logprob for text in self.texts])
+        return _column([_less(t.beam.logprob, t.context_logprob) for t in self.texts])
 
     @property
     def log_lower(self) -> Tensor:
         """(B,) log of a lower bound on the prefix probability; equal to it if nothing is pruned."""
-        return _column([text.beam.log_lower - text.context_lower for text in self.texts])
+        return _column([_less(t.beam.log_lower, t.context_lower) for t in self.texts])
 
     @property
     def log_dropped(self) -> Tensor:
         """(B,) log of an upper bound on the probability that pruning lost."""
-        return _column([text.beam.log_dropped - text.context_lower for text in self.texts])
+        return _column([_less(t.beam.log_dropped, t.context_lower) for t in self.texts])
 
     @property
     def hypotheses(self) -> list[int]:
         """The number of live hypotheses of each row before the next byte."""
-        expand(self.beams)
+        predict(self.beams)
         return [len(beam.expanded().hypotheses) for beam in self.beams]
 
     def logprobs(self) -> Tensor:
-        expand(self.beams)
+        predict(self.beams)
         return torch.stack([torch.from_numpy(beam.logprobs()) for beam in self.beams])
 
     def feed(self, data: Sequence[bytes]) -> ConvertedState:
@@ -88,6 +90,11 @@ class ConvertedState(BatchState):
         for row, text in zip(rows, part.texts, strict=True):
             texts[row] = text
         return ConvertedState(self._lm, texts)
+
+
+def _less(log_whole: float, log_context: float) -> float:
+    """log of a ratio: -inf where the whole is impossible, whatever the context."""
+    return log_whole if log_whole == -math.inf else log_whole - log_context
 
 
 def _column(values: list[float]) -> Tensor:

@@ -33,9 +33,9 @@ from bytelm.exact.frontier import CanonicalFrontier
 from bytelm.exact.hypothesis import Hypothesis, Prediction, Pruning
 from bytelm.exact.logs import log, logaddexp, logsumexp
 from bytelm.exact.token_tree import Distribution, TokenPrefix, evaluate
-from bytelm.vocab import BYTES, END, OUTCOMES
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
+from bytelm.vocab import END, OUTCOMES
 
-LOG_OUTCOMES = math.log(OUTCOMES)
 _HYPOTHESES = 8  # times the beam: hypotheses that may live at once (they cost no row)
 
 Candidate = tuple[TokenPrefix, bool]  # a token prefix, and whether the text may end after it
@@ -53,6 +53,8 @@ class TextBeam:
     deferred       what was pruned before this byte and may be reactivated
     canonical      mode `all`: the canonical token prefix that the beam must not lose
     least_logprob  log probability below which no token prefix is evaluated
+    zeros          whether the model held some token impossible so far
+    checked        whether what is deferred was stripped of what it cannot write (`possible.py`)
     """
 
     hypotheses: tuple[Hypothesis, ...] = ()
@@ -65,6 +67,8 @@ class TextBeam:
     deferred: Deferred = NOTHING_DEFERRED
     canonical: TokenPrefix | None = None
     least_logprob: float = -math.inf
+    zeros: bool = False
+    checked: bool = False
     prediction: Prediction | None = None
 
     def candidates(self) -> tuple[list[Candidate], list[TokenPrefix]]:
@@ -108,11 +112,12 @@ class TextBeam:
         total = [hypothesis.logmass for hypothesis in hypotheses]
         for (prefix, may_end), distribution in zip(kept, distributions, strict=True):
             assert prefix.logprob is not None
-            lost = 0.0 if may_end else distribution.end
-            mass = prefix.logprob + log(distribution.total - lost)
+            end = distribution.end if may_end else 0.0
+            mass = prefix.logprob + log(distribution.tokens + end)
             everything = prefix.tree.trie.everything
             hypotheses.append(Hypothesis(prefix, distribution, everything, 0, mass, may_end))
             total.append(mass)
+            self.zeros = self.zeros or distribution.zeros
         log_pruned = logsumexp([prefix.logprob for prefix in pruned])  # type: ignore[misc]
         self.prediction = Prediction(
             tuple(hypotheses),
@@ -130,33 +135,30 @@ class TextBeam:
         assert self.prediction is not None
         return self.prediction
 
+    def deferred_trie(self) -> PrefixTrie:
+        """The trie of the vocabulary, of a beam in which something is deferred."""
+        assert self.prediction is not None
+        prefixes = (
+            *self.prediction.pruned,
+            *(p for h in self.deferred.positions for p in h.prefixes),
+        )
+        return prefixes[0].tree.trie
+
     def logprobs(self) -> NDArray[np.float64]:
-        """(257,) normalised log-probabilities of the next byte and the end. A text that has
-        probability 0 already has no next byte; by convention all outcomes are then equal."""
+        """(257,) normalised log-probabilities of the next byte and the end; all -inf after a text
+        of probability 0."""
         prediction = self.expanded()
-        norm = prediction.norm
-        if norm == -math.inf:
-            return np.full(OUTCOMES, -LOG_OUTCOMES)
-        p = np.zeros(OUTCOMES)
-        for hypothesis in prediction.hypotheses:
-            weight = math.exp(hypothesis.logprob - norm)
-            if weight == 0.0:
-                continue
-            distribution = hypothesis.distribution
-            p[:BYTES] += weight * hypothesis.prefix.tree.trie.split(
-                distribution.p, hypothesis.token_range, hypothesis.depth
-            )
-            if hypothesis.may_end:
-                p[END] += weight * distribution.end
-        p = prediction.all_weights(p)
+        if prediction.norm == -math.inf or self.logprob == -math.inf:
+            return np.full(OUTCOMES, -math.inf)
+        p = prediction.all_weights(prediction.live())
         with np.errstate(divide="ignore"):
             return np.log(p / p.sum())
 
     def log_end(self) -> float:
         """log P(end | text), as in `logprobs`, without the other 256 outcomes."""
         prediction = self.expanded()
-        if prediction.norm == -math.inf:
-            return -LOG_OUTCOMES
+        if prediction.norm == -math.inf or self.logprob == -math.inf:
+            return -math.inf
         ends = [
             hypothesis.logprob + log(hypothesis.distribution.end)
             for hypothesis in prediction.hypotheses

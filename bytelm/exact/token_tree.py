@@ -19,27 +19,38 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bytelm.errors import BytelmError
 from bytelm.exact.token_lm import Cache, Node, NodeRow, PendingParent, TokenLM, extend_trees
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie, Range
+
+_MOST = 1.01  # what probabilities in a low precision may sum to
 
 
 class Distribution:
     """What a token LM says after one token prefix: (V,) natural-log probabilities, and sums of
     probabilities over ranges of the prefix trie.
 
-    `end` is P(end of text), `total` the mass of all ordinary tokens and the end (1 minus that of
-    the excluded specials).
+    `end` is P(end of text), `tokens` the mass of all ordinary tokens: sums of what is kept, never 1
+    less what is not, which has no digits left where an excluded special is near probability 1.
+    `zeros`: whether some ordinary token is impossible. `BytelmError` if it is no distribution.
     """
 
-    __slots__ = ("trie", "logp", "end", "total", "_p", "__weakref__")
+    __slots__ = ("trie", "logp", "end", "tokens", "zeros", "_p", "__weakref__")
 
     def __init__(self, trie: PrefixTrie, logp: NDArray[np.floating]):
         self.trie = trie
         self.logp = logp
         self.end = float(np.exp(logp[trie.eos_ids], dtype=np.float64).sum())
-        excluded = float(np.exp(logp[trie.excluded], dtype=np.float64).sum())
-        self.total = 1.0 - excluded
+        kept = logp[trie.order]
+        self.tokens = float(np.exp(kept).sum(dtype=np.float64))
+        self.zeros = bool(np.isneginf(kept.min()))
         self._p: NDArray[np.float64] | None = None
+        if not self.end + self.tokens <= _MOST:
+            raise BytelmError(
+                f"the token model's probabilities sum to {self.end + self.tokens:.4g} where at "
+                "most 1 is possible: its weights are broken (not finite), or it gives something "
+                "else than natural-log probabilities"
+            )
 
     @property
     def p(self) -> NDArray[np.float64]:

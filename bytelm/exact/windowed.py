@@ -18,20 +18,31 @@ from torch import Tensor
 from bytelm.errors import BytelmError
 from bytelm.exact.converter import ByteConverter
 from bytelm.exact.state import ConvertedState
-from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
+from bytelm.lm.protocol import (
+    BatchState,
+    ByteLM,
+    Context,
+    plain_bytes,
+    zero_after_impossible,
+)
 from bytelm.lm.running_logprob import check_pieces
 from bytelm.lm.sliding_context import SlidingContext
 
 
 @dataclass(frozen=True, slots=True)
 class _WindowedText:
-    """All bytes read, and log P of those that were not context."""
+    """All bytes read, log P of those that were not context, and whether they were impossible."""
 
     text: bytes
     logprob: float
+    impossible: bool
 
     def after(self, piece: bytes, gain: float) -> _WindowedText:
-        return _WindowedText(self.text + piece, self.logprob + (gain if piece else 0.0))
+        if not piece:
+            return self
+        impossible = self.impossible or gain == -math.inf
+        logprob = -math.inf if impossible else self.logprob + gain
+        return _WindowedText(self.text + piece, logprob, impossible)
 
 
 class WindowedState(BatchState):
@@ -51,7 +62,8 @@ class WindowedState(BatchState):
         return torch.tensor([row.logprob for row in self._rows], dtype=torch.float64)
 
     def logprobs(self) -> Tensor:
-        return self._inner.logprobs()
+        gone_B = torch.tensor([row.impossible for row in self._rows])
+        return self._inner.logprobs().masked_fill(gone_B[:, None], -torch.inf)
 
     def feed(self, data: Sequence[bytes]) -> WindowedState:
         check_pieces(data, self.rows)
@@ -66,7 +78,7 @@ class WindowedState(BatchState):
         """`feed` of pieces that the present windows predict; windows slide afterwards."""
         inner = self._inner.feed(data)
         gains = [
-            after - before if before > -math.inf else 0.0
+            after - before if before > -math.inf else -math.inf
             for before, after in zip(
                 self._inner.logprob.tolist(), inner.logprob.tolist(), strict=True
             )
@@ -122,8 +134,10 @@ class WindowedConverter(ByteLM):
 
     def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> WindowedState:
         leads = [plain_bytes(given) or b"" for given in contexts]
-        rows = [_WindowedText(lead, 0.0) for lead in leads]
-        return WindowedState(self, rows, self.read(leads)).feed(prompts)
+        inner = self.read(leads)
+        gone = [beam.logprob == -math.inf for beam in inner.beams]
+        rows = [_WindowedText(lead, 0.0, none) for lead, none in zip(leads, gone, strict=True)]
+        return WindowedState(self, rows, inner).feed(prompts)
 
     def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
         leads = [plain_bytes(given) or b"" for given in contexts]
@@ -136,4 +150,4 @@ class WindowedConverter(ByteLM):
             part = text[lo : hi + 1]
             found = self.converter.score_with_end(part, context=text[s:lo])
             scores.append(found if hi == len(text) else found[:-1])
-        return torch.cat(scores)
+        return zero_after_impossible(torch.cat(scores))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.lm.options import GenerateOptions
-from bytelm.lm.protocol import ByteLM, ContextLike
+from bytelm.lm.protocol import ByteLM, ContextLike, require_possible
 from bytelm.lm.writer import Finish, Generated
 from bytelm.vocab import END, OUTCOMES
 
@@ -60,6 +60,7 @@ def beam_search(
     """
     search = BeamSearch(beams=beams, max_bytes=max_bytes, length_penalty=length_penalty)
     state = lm.start_batch([prompt], context=[context])
+    require_possible(lm, state.logprobs()[0], prompt, context)
     while not search.done:
         search.step(state.logprobs())
         if not search.done:

@@ -67,13 +67,13 @@ class ByteDFA:
         return cls.trimmed(np.stack(table), np.array([accepts(state) for state in order]))
 
     @classmethod
-    def trimmed(cls, next_SB: np.ndarray, accepting: np.ndarray) -> Self:
-        """The automaton of a table with initial state 0, its transitions to hopeless states cut."""
+    def trimmed(cls, next_SB: np.ndarray, accepting: np.ndarray, *, initial: int = 0) -> Self:
+        """The automaton of a table, its transitions to hopeless states cut."""
         distance = _distances(next_SB, accepting)
-        if distance[0] == np.inf:
+        if distance[initial] == np.inf:
             raise BytelmError("no text satisfies the constraint")
         hopeful = (next_SB != DEAD) & (distance[next_SB] < np.inf)
-        return cls(np.where(hopeful, next_SB, DEAD), accepting, distance)
+        return cls(np.where(hopeful, next_SB, DEAD), accepting, distance, initial)
 
     def run(self, data: bytes, state: int | None = None) -> int:
         """The state after `data`, or DEAD."""
@@ -128,11 +128,21 @@ class ByteDFA:
 
 
 def _distances(next_SB: np.ndarray, accepting: np.ndarray) -> np.ndarray:
-    """Bytes to the nearest accepting state, by relaxation; inf where there is none."""
+    """Bytes to the nearest accepting state, by breadth-first search against the transitions; inf
+    where there is none."""
+    # one edge per run of equal targets: neighbouring bytes mostly lead to the same state
+    new = np.ones(next_SB.shape, dtype=bool)
+    new[:, 1:] = next_SB[:, 1:] != next_SB[:, :-1]
+    source, byte = np.nonzero(new & (next_SB != DEAD))
+    target = next_SB[source, byte]
+    order = np.argsort(target, kind="stable")
+    source = source[order]
+    first = np.searchsorted(target[order], np.arange(len(next_SB) + 1))
     distance = np.where(accepting, 0.0, np.inf)
-    while True:
-        reached = np.where(next_SB == DEAD, np.inf, distance[next_SB]).min(axis=1) + 1
-        closer = np.minimum(distance, reached)
-        if np.array_equal(closer, distance):
-            return distance
-        distance = closer
+    level, length = np.flatnonzero(accepting), 0
+    while len(level):
+        length += 1
+        before = np.concatenate([source[first[state] : first[state + 1]] for state in level])
+        level = np.unique(before[np.isinf(distance[before])])
+        distance[level] = length
+    return distance

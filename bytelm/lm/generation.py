@@ -13,6 +13,7 @@ that request with the finish "error"; `result` raises it. The others do not noti
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from torch import Tensor
 from bytelm.errors import BytelmError
 from bytelm.lm.beam import BeamWriter
 from bytelm.lm.options import GenerateOptions
-from bytelm.lm.protocol import BatchState, ByteLM, Context, ContextLike
+from bytelm.lm.protocol import BatchState, ByteLM, Context, ContextLike, require_possible
 from bytelm.lm.writer import Finish, Generated, Writer, write_step
 
 Event = tuple[int, bytes, Finish | None]
@@ -168,10 +169,14 @@ class Generation:
     def _write(self, logprobs_BO: Tensor) -> None:
         """Give each text the distributions after its rows."""
         single: list[tuple[int, Writer]] = []
+        highest_B = logprobs_BO.amax(-1)  # NaN if a row has one
+        dead = {b for b, high in enumerate(highest_B.tolist()) if not high > -math.inf}
         at = 0
         for request in self._running:
             writer = request.writer
-            if isinstance(writer, Writer):
+            if at in dead:
+                self._fail(request, logprobs_BO[at])
+            elif isinstance(writer, Writer):
                 single.append((at, writer))
             else:
                 writer.step(logprobs_BO[at : at + writer.width])
@@ -179,6 +184,16 @@ class Generation:
         if single:
             rows, writers = zip(*single, strict=True)
             write_step(logprobs_BO if len(rows) == at else logprobs_BO[list(rows)], writers)
+
+    def _fail(self, request: _Request, logprobs: Tensor) -> None:
+        """End a text after which, by `logprobs` (257,), nothing can come."""
+        text = request.prompt + (
+            request.writer.written if isinstance(request.writer, Writer) else b""
+        )
+        try:
+            require_possible(self.lm, logprobs, text, request.context)
+        except BytelmError as error:
+            request.writer.fail(error)
 
     def _request(self, key: int) -> _Request:
         if key not in self._known:

@@ -7,14 +7,17 @@ can forge one.
 Any other model is asked exactly: P(middle | prefix, suffix) is proportional to
 P(prefix middle suffix), so middles sampled from the model as continuations of the prefix, cut at
 every length, are compared by that joint probability. A longer middle pays for its bytes and a
-shorter one for an improbable suffix; no length is favoured by hand.
+shorter one for an improbable suffix; no length is favoured by hand. Comparing costs a forward over
+prefix and suffix for each, so a middle is left out where log P(middle and one byte of the suffix),
+which its joint cannot exceed, is already below the best joint found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -23,14 +26,16 @@ import torch
 
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.lm.generate import generate
-from bytelm.lm.protocol import ByteLM, ContextLike
+from bytelm.lm.protocol import ByteLM, ContextLike, require_possible
 from bytelm.lm.sampling import Sampling
-from bytelm.lm.utf8 import open_character, utf8_dfa
+from bytelm.lm.utf8 import utf8_between
 from bytelm.vocab import END
 
 Order = Literal["psm", "spm"]
 PREFIX, SUFFIX = "{prefix}", "{suffix}"
 SAMPLES = 16  # continuations of the prefix from which middles are cut
+_ROUNDS = 16  # of comparing middles
+_NEGLIGIBLE = 16.0  # nats: what is less probable by that much is not chosen at temperature 1
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ def infill(
     temperature, top_k, top_p, min_p, seed, utf8   as in `generate`
     context      what stands before the prefix, or the source that an encoder reads
     order        psm or spm, for models trained to infill
-    candidates   for other models: how many middles are compared by their exact joint probability;
+    candidates   for other models: how many middles are compared at a time by their exact joint
+                 probability, until no other can be better, and at most 16 times;
                  `temperature` then applies to the choice among them (0 = the most probable)
     suffix_bytes for other models: they are compared by this much of the suffix, because each costs
                  a forward over it
@@ -120,15 +126,17 @@ def infill(
     template = find_template(lm)
     if template is None and suffix:
         sampling = Sampling(temperature=temperature or 1.0, top_k=top_k, top_p=top_p, min_p=min_p)
-        middles = _propose(
+        found = _propose(
             lm, prefix, suffix, max_bytes, sampling=sampling, seed=seed, utf8=utf8, context=context
-        )[:candidates]
-        scores = score_middles(lm, prefix, suffix[:suffix_bytes], middles, context=context)
+        )
+        compare = partial(score_middles, lm, prefix, suffix[:suffix_bytes], context=context)
+        middles, scores = _compare(found, compare, candidates, temperature)
         return _choose(middles, scores, temperature, seed)
-    prompt = prefix
+    prompt, constraint = prefix, None
     if template is not None:
         filled, prompt = template.fill(order, prefix=prefix, suffix=suffix)
         context = [*_parts(context), *filled]
+        constraint = utf8_between(prefix, suffix) if utf8 else None
     return generate(
         lm,
         prompt,
@@ -138,7 +146,8 @@ def infill(
         top_p=top_p,
         min_p=min_p,
         seed=seed,
-        utf8=utf8,
+        utf8=utf8 and constraint is None,
+        constraint=constraint,
         context=context,
     )
 
@@ -181,40 +190,89 @@ def _propose(
     seed: int,
     utf8: bool,
     context: ContextLike,
-) -> list[bytes]:
-    """Different middles, most promising first: all beginnings of sampled continuations of the
-    prefix, ordered by log P(middle and the suffix's first byte). Row 0 is the greedy one."""
-    state = lm.start_batch([prefix], context=[context]).select([0] * SAMPLES)
+) -> dict[bytes, _Promise]:
+    """Different middles: all beginnings of sampled continuations of the prefix. Row 0 is the greedy
+    one."""
+    state = lm.start_batch([prefix], context=[context])
+    require_possible(lm, state.logprobs()[0], prefix, context)
+    state = state.select([0] * SAMPLES)
     random = np.random.Generator(np.random.Philox(seed))
     texts, gained = [b""] * SAMPLES, torch.zeros(SAMPLES, dtype=torch.float64)
-    found: dict[bytes, float] = {}
+    found: dict[bytes, _Promise] = {}
+    greedy = True  # whether the first row is the greedy one
     for step in range(max_bytes + 1):
+<<<<<<< HEAD
         logprobs_BO = state.logprobs().cpu().double()
         promise = (gained + logprobs_BO[:, suffix[0]]).tolist()
         found.update(zip(texts, promise, strict=True))
         if step == max_bytes:
             break
+=======
+        logprobs_BO = state.logprobs().double().cpu()
+        for text, before, after in zip(
+            texts, gained.tolist(), logprobs_BO[:, suffix[0]].tolist(), strict=True
+        ):
+            found[text] = _Promise(before + after, after)
+>>>>>>> 33332ef (One policy for the impossible in converted models; flags and anchors of patterns honoured; infilling ranked by the joint of the whole; stops that keep constraints)
         logprobs_BO[:, END] = -math.inf  # a suffix is still to come
-        outcomes = sampling.choose(logprobs_BO, random.random(SAMPLES))
-        outcomes[0] = int(logprobs_BO[0].argmax())
-        gained += logprobs_BO.gather(1, torch.tensor(outcomes)[:, None])[:, 0]
-        texts = [text + bytes([byte]) for text, byte in zip(texts, outcomes, strict=True)]
+        going_B = ~logprobs_BO.amax(-1).isneginf()
+        if step == max_bytes or not bool(going_B.any()):
+            break
+        going = going_B.nonzero()[:, 0].tolist()
+        drawn = random.random(len(texts))[going]
+        outcomes = sampling.choose(logprobs_BO[going], drawn)
+        if going[0] == 0 and greedy:
+            outcomes[0] = int(logprobs_BO[0].argmax())
+        greedy = greedy and going[0] == 0
+        gained = gained[going] + logprobs_BO[going, outcomes]
+        texts = [texts[b] + bytes([byte]) for b, byte in zip(going, outcomes, strict=True)]
+        if len(going) < state.rows:
+            state = state.select(going)
         state = state.feed([bytes([byte]) for byte in outcomes])
-    middles: Iterable[bytes] = sorted(found, key=lambda middle: -found[middle])
     if utf8:
-        middles = [middle for middle in middles if _joins(prefix, middle, suffix)]
-        if not middles:
+        joins = utf8_between(prefix, suffix)
+        found = {middle: promise for middle, promise in found.items() if joins.accepts(middle)}
+        if not found:
             raise BytelmError(
                 "no sampled middle makes well-formed UTF-8 between this prefix and suffix"
             )
-    return list(middles)
+    return found
 
 
-def _joins(prefix: bytes, middle: bytes, suffix: bytes) -> bool:
-    """Whether the middle is well-formed UTF-8, with the characters it completes on either side."""
-    rest = suffix[:3]
-    completing = rest[: len(rest) - len(rest.lstrip(bytes(range(0x80, 0xC0))))]
-    return utf8_dfa().accepts(open_character(prefix) + middle + completing)
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """What sampling already tells of a middle, in nats.
+
+    bound   log P(middle and the first byte of the suffix): its joint is at most that
+    fit     log P(that byte after the middle)
+    """
+
+    bound: float
+    fit: float
+
+
+def _compare(
+    found: Mapping[bytes, _Promise],
+    joint: Callable[[Sequence[bytes]], list[float]],
+    count: int,
+    temperature: float,
+) -> tuple[list[bytes], list[float]]:
+    """Middles and their joints, `count` at a time: those of the highest bounds, and as many after
+    which the suffix begins best, since short middles alone have high bounds. It ends where no other
+    can come near the best: nearer than matters at this temperature."""
+    by_bound = sorted(found, key=lambda middle: -found[middle].bound)
+    by_fit = sorted(found, key=lambda middle: -found[middle].fit)
+    order = list(dict.fromkeys(m for both in zip(by_bound, by_fit, strict=True) for m in both))
+    middles: list[bytes] = []
+    scores: list[float] = []
+    for _ in range(_ROUNDS):
+        middles += order[:count]
+        scores += joint(order[:count])
+        least = max(scores) - temperature * _NEGLIGIBLE
+        order = [middle for middle in order[count:] if found[middle].bound > least]
+        if not order:
+            break
+    return middles, scores
 
 
 def _choose(
@@ -222,7 +280,12 @@ def _choose(
 ) -> bytes:
     """One middle with probability proportional to exp(score / temperature)."""
     joint = np.array(scores)
-    if temperature == 0 or joint.max() == -math.inf:
+    if joint.max() == -math.inf:
+        raise BytelmError(
+            "the model gives the suffix probability zero after every middle that was sampled: "
+            "raise max_bytes, or check that its vocabulary can write the suffix"
+        )
+    if temperature == 0:
         return middles[int(joint.argmax())]
     weights = np.exp((joint - joint.max()) / temperature)
     random = np.random.Generator(np.random.Philox(seed + 1))

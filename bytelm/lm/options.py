@@ -20,10 +20,12 @@ class GenerateOptions:
 
     max_bytes    write at most this many bytes, the stop string included
     temperature, top_k, top_p, min_p   see `Sampling`
-    stop         byte strings that end the text and are left out of it
+    stop         byte strings that end the text and are left out of it; with utf8, regex or a
+                 constraint only where what stands before them may be the whole text
     seed         same seed, same text: the random numbers are the row's own
     utf8         only well-formed UTF-8 (counted from an unfinished character of the prompt on)
-    regex        the text as a whole must match; `str`: over characters, `bytes`: over bytes
+    regex        the text as a whole must match; `str`: over characters (\\d is any decimal digit,
+                 (?a)\\d or [0-9] an ASCII one), `bytes`: over bytes
     constraint   any object with the methods of `Constraint`
     beams        above 0, the best text that a beam search of that width finds (`lm.beam`) instead
                  of a sample; of the other options it takes max_bytes and length_penalty only

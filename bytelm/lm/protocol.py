@@ -110,7 +110,8 @@ class ByteLM(ABC):
     an outcome is -inf in `logprobs` if and only if the text with it is. Nothing follows a text of
     probability zero: its `logprob` and all 257 of its `logprobs` are -inf, as is every score after
     the impossible byte. (Only there a row does not sum to 1.) What is not a distribution (NaN from
-    broken weights) is a `BytelmError`, as is asking to continue a text of probability zero.
+    broken weights) is a `BytelmError`, as is asking to continue a text of probability zero; a model
+    may also refuse, by name, to be fed a byte for which it has no symbol at all.
 
     Public methods check their arguments and normalise contexts, once, for every implementation.
     An implementation supplies `_start`; `_score` has a generic stepwise implementation that faster

@@ -2,15 +2,19 @@
 
 A pattern is parsed by Python's own `re`, so the syntax and the meaning of classes are the ones
 users know, then compiled by Thompson's construction and the subset construction. A `str` pattern
-speaks of characters (`.` is one character, encoded as UTF-8), a `bytes` pattern of bytes. What is
-not a regular language (back-references, look-around, anchors inside) is refused, as are possessive
-repeats and flags, rather than approximated. The whole text must match, as in `re.fullmatch`.
+speaks of characters (`.` is one character, encoded as UTF-8), a `bytes` pattern of bytes. So `\\d`
+in a `str` is any decimal digit of Unicode and `\\w` any letter; `[0-9]`, the flag `(?a)` or a
+`bytes` pattern mean ASCII. The whole text must match, as in `re.fullmatch`, so anchors around the
+pattern say nothing new. Flags that change more than classes (`i`, `m`, `L`) and what is not a
+regular language (back-references, look-around, anchors inside, possessive repeats) are refused, not
+approximated.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Hashable, Iterable, Iterator
 from functools import lru_cache
 from re import _constants as op  # type: ignore[attr-defined]
@@ -22,83 +26,132 @@ from bytelm.lm.dfa import ByteDFA
 from bytelm.vocab import BYTES
 
 Range = tuple[int, int]  # inclusive
-_REFUSED_FLAGS = re.IGNORECASE | re.MULTILINE | re.LOCALE
+_REFUSED_FLAGS = (re.IGNORECASE, re.MULTILINE, re.LOCALE)
+_CLASSES = int(re.ASCII | re.UNICODE)
+_BEGINNINGS = ((op.AT, op.AT_BEGINNING), (op.AT, op.AT_BEGINNING_STRING))
+_ENDS = ((op.AT, op.AT_END), (op.AT, op.AT_END_STRING))
 _TOP = {str: sys.maxunicode, bytes: BYTES - 1}
 MAX_NFA_STATES = 200_000
 
 
 @lru_cache(maxsize=64)
 def regex_dfa(pattern: str | bytes) -> ByteDFA:
-    """The automaton of the texts that match `pattern` as a whole.
+    """The automaton of the texts that match `pattern` as a whole. `BytelmError` for a pattern that
+    is invalid, not regular or too large.
 
     >>> regex_dfa(r"[a-z]+@[a-z]+\\.(com|org)").accepts(b"me@example.org")
     True
+    >>> regex_dfa(r"^\\d$").accepts("٣".encode()), regex_dfa(r"(?a)\\d").accepts("٣".encode())
+    (True, False)
     """
     try:
-        tree = _parser.parse(pattern)
+        return _compiled(pattern)
     except re.error as error:
-        raise BytelmError(f"the regular expression {pattern!r} is invalid: {error}") from error
-    if tree.state.flags & _REFUSED_FLAGS:
+        raise BytelmError(f"the regular expression {_short(pattern)} is invalid: {error}") from None
+    except OverflowError:
+        raise _too_large(pattern) from None
+    except RecursionError:
         raise BytelmError(
-            f"the regular expression {pattern!r} uses a flag that constraints do not support; "
-            "write the alternatives out, e.g. [aA]"
-        )
-    nfa = _Nfa(pattern, dotall=bool(tree.state.flags & re.DOTALL))
-    begin, end = nfa.sequence(tree)
+            f"the regular expression {_short(pattern)} is nested too deeply: use fewer groups "
+            "inside groups"
+        ) from None
+
+
+def _compiled(pattern: str | bytes) -> ByteDFA:
+    with warnings.catch_warnings():  # about syntax that may change its meaning, e.g. [[
+        warnings.simplefilter("ignore", FutureWarning)
+        tree = _parser.parse(pattern)
+    nfa = _Nfa(pattern, tree.state.flags)
+    begin, end = nfa.sequence(tree, first=True, last=True)
     start = nfa.closure([begin])
     return ByteDFA.explore(start, nfa.successors, lambda states: end in states)
+
+
+def _short(pattern: str | bytes) -> str:
+    """The pattern for an error message."""
+    return repr(pattern) if len(pattern) <= 80 else f"{pattern[:60]!r}... ({len(pattern)} long)"
+
+
+def _too_large(pattern: str | bytes) -> BytelmError:
+    return BytelmError(
+        f"the regular expression {_short(pattern)} is too large: lower its repeat counts"
+    )
 
 
 class _Nfa:
     """Thompson's construction. A fragment is a pair (entry state, exit state)."""
 
-    def __init__(self, pattern: str | bytes, *, dotall: bool):
+    def __init__(self, pattern: str | bytes, flags: int):
         self.pattern = pattern
-        self.dotall = dotall
         self.top = _TOP[type(pattern)]
         self.empty: list[list[int]] = []  # transitions that read nothing
         self.read: list[list[tuple[int, int, int]]] = []  # (low byte, high byte, target)
+        self._set(flags)
+
+    def _set(self, flags: int) -> None:
+        """From here on these flags of `re` hold; `BytelmError` for one that is not honoured."""
+        refused = [flag for flag in _REFUSED_FLAGS if flags & flag]
+        if refused:
+            raise BytelmError(
+                f"the regular expression {_short(self.pattern)} uses the flag {refused[0].name}, "
+                "which constraints do not support: write the alternatives out, e.g. [aA]; (?a), "
+                "(?s), (?u) and (?x) are honoured"
+            )
+        self.flags = flags
 
     def state(self) -> int:
         if len(self.empty) > MAX_NFA_STATES:
-            raise BytelmError(
-                f"the regular expression {self.pattern!r} is too large: lower its repeat counts"
-            )
+            raise _too_large(self.pattern)
         self.empty.append([])
         self.read.append([])
         return len(self.empty) - 1
 
-    def sequence(self, items: Iterable) -> tuple[int, int]:
-        """One part after another."""
+    def sequence(
+        self, items: Iterable, *, first: bool = False, last: bool = False
+    ) -> tuple[int, int]:
+        """One part after another. first, last: whether the text begins and ends with it, so that
+        anchors there say nothing."""
+        items = list(items)
+        while first and items and items[0] in _BEGINNINGS:
+            items = items[1:]
+        while last and items and items[-1] in _ENDS:
+            items = items[:-1]
         begin = end = self.state()
-        for kind, value in items:
-            entry, leave = self.part(kind, value)
+        for i, (kind, value) in enumerate(items):
+            outer = {"first": first and i == 0, "last": last and i == len(items) - 1}
+            entry, leave = self.part(kind, value, **outer)
             self.empty[end].append(entry)
             end = leave
         return begin, end
 
-    def part(self, kind: Any, value: Any) -> tuple[int, int]:
+    def part(self, kind: Any, value: Any, *, first: bool, last: bool) -> tuple[int, int]:
         """One node of the parse tree."""
         if kind in (op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN):
             return self.symbols(self.ranges(kind, value))
         if kind is op.BRANCH:
-            return self.choice(value[1])
+            return self.choice(value[1], first=first, last=last)
         if kind is op.SUBPATTERN:
             _, added, removed, items = value
-            if not added and not removed:
-                return self.sequence(items)
+            outside = self.flags
+            if added & _CLASSES:  # (?a:...) and (?u:...) exclude each other
+                removed |= _CLASSES & ~added
+            self._set((outside | added) & ~removed)
+            fragment = self.sequence(items, first=first, last=last)
+            self.flags = outside
+            return fragment
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT):  # greed does not change the language
             return self.repeat(*value)
         name = str(kind).lower().replace("_", " ")
         raise BytelmError(
-            f"the regular expression {self.pattern!r} uses {name!r}, which constraints do not "
-            "support: use literals, classes, groups, |, *, +, ? and {m,n} (anchors are implied)"
+            f"the regular expression {_short(self.pattern)} uses {name!r}, which constraints do "
+            "not support: use literals, classes, groups, |, *, +, ? and {m,n}, and anchors at its "
+            "two ends only"
         )
 
-    def choice(self, alternatives: Iterable) -> tuple[int, int]:
+    def choice(self, alternatives: Iterable, *, first: bool, last: bool) -> tuple[int, int]:
         begin, end = self.state(), self.state()
         for items in alternatives:
-            entry, leave = self.sequence(items)
+            entry, leave = self.sequence(items, first=first, last=last)
             self.empty[begin].append(entry)
             self.empty[leave].append(end)
         return begin, end
@@ -134,7 +187,7 @@ class _Nfa:
         if kind is op.NOT_LITERAL:
             return _complement([(value, value)], self.top)
         if kind is op.ANY:
-            return [(0, self.top)] if self.dotall else _complement([(10, 10)], self.top)
+            return [(0, self.top)] if self.flags & re.DOTALL else _complement([(10, 10)], self.top)
         found: list[Range] = []
         negated = False
         for inner, argument in value:
@@ -143,7 +196,7 @@ class _Nfa:
             elif inner is op.RANGE:
                 found.append(argument)
             elif inner is op.CATEGORY:
-                found += _category(str(argument), self.top)
+                found += _category(str(argument), self.top, ascii=bool(self.flags & re.ASCII))
             else:
                 found += self.ranges(inner, argument)
         return _complement(found, self.top) if negated else _merge(found)
@@ -218,15 +271,16 @@ _CATEGORIES = {
 }
 
 
-@lru_cache(maxsize=16)
-def _category(name: str, top: int) -> list[Range]:
+@lru_cache(maxsize=32)
+def _category(name: str, top: int, *, ascii: bool) -> list[Range]:
     """The ranges of a class such as \\d, asked of `re` itself."""
     escape = _CATEGORIES[name]
     if top < BYTES:
         found = re.finditer(escape.encode() + b"+", bytes(range(BYTES)))
         return [(match.start(), match.end() - 1) for match in found]
     alphabet = "".join(map(chr, range(sys.maxunicode + 1)))
-    return [(match.start(), match.end() - 1) for match in re.finditer(escape + "+", alphabet)]
+    matches = re.finditer(escape + "+", alphabet, re.ASCII if ascii else re.UNICODE)
+    return [(match.start(), match.end() - 1) for match in matches]
 
 
 def _utf8_ranges(low: int, high: int) -> Iterator[tuple[Range, ...]]:

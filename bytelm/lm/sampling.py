@@ -61,8 +61,9 @@ class Sampling:
 
         p = torch.softmax(logprobs_BO.cpu().double() / self.temperature, dim=-1)
         if self.top_k and self.top_k < p.shape[-1]:
-            weakest = p.topk(self.top_k, dim=-1).values[:, -1:]
-            p = p.where(p >= weakest, 0.0)
+            # of equal ones the first, as at temperature 0
+            best = p.sort(dim=-1, descending=True, stable=True).indices[:, : self.top_k]
+            p = torch.zeros_like(p).scatter(-1, best, p.gather(-1, best))
         if self.top_p < 1:
             p = p / p.sum(-1, keepdim=True)
             ordered, place = p.sort(dim=-1, descending=True, stable=True)

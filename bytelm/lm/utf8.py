@@ -59,6 +59,21 @@ def utf8_dfa() -> Utf8DFA:
     return Utf8DFA.trimmed(np.stack(table), np.arange(len(table)) == 0)
 
 
+def utf8_between(prefix: bytes, suffix: bytes) -> ByteDFA:
+    """What may stand between two texts so that their joins are well-formed UTF-8: it completes the
+    character in which the prefix ends, and ends in the one that the suffix completes.
+
+    >>> middle = utf8_between(b"na\\xc3", b"\\xa9!")
+    >>> middle.accepts(b"\\xafv\\xc3"), middle.accepts(b"\\xafv")
+    (True, False)
+    """
+    whole, rest = utf8_dfa(), suffix[:3]
+    completing = rest[: len(rest) - len(rest.lstrip(bytes(range(0x80, 0xC0))))]
+    accepting = [whole.run(completing, state) == 0 for state in range(len(whole.next_SB))]
+    initial = whole.run(open_character(prefix))
+    return ByteDFA.trimmed(whole.next_SB, np.array(accepting), initial=initial)
+
+
 def open_character(data: bytes) -> bytes:
     """The unfinished character at the end of `data` (0 to 3 bytes that more bytes can complete).
 

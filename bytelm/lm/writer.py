@@ -62,6 +62,7 @@ class Writer:
         self.error: BytelmError | None = None
         self._newest = b""  # the byte that the model has not read yet
         self._data = bytearray()
+        self._may_end: list[bool] = []  # whether the constraint allows the text to end at byte i
         self._shown = CharacterBuffer()
         self._taken = self._stop_length = 0
         self._logprob = self._log_mass = 0.0
@@ -82,13 +83,20 @@ class Writer:
         """Which of its rows are continued, and what each is fed: its only row, the newest byte."""
         return [(0, self._newest)]
 
+    @property
+    def written(self) -> bytes:
+        """All bytes so far, those of a stop string included."""
+        return bytes(self._data)
+
     def mask(self) -> np.ndarray:
         """(257,) bool of what may come next."""
         if self.constraint is None or self.finish is not None:
             return _ALL
         try:
             room = self.options.max_bytes - len(self._data)
-            return outcomes(self.constraint, self._place, room)
+            mask = outcomes(self.constraint, self._place, room)
+            self._may_end.append(bool(mask[END]))
+            return mask
         except BytelmError as error:
             self.fail(error)
             return _ALL
@@ -121,8 +129,12 @@ class Writer:
             self.fail(error)
             return
         for stop in self.options.stop:
-            if self._data.endswith(stop):
+            if self._data.endswith(stop) and self._may_stop(len(self._data) - len(stop)):
                 self.finish, self._stop_length = "stop", max(self._stop_length, len(stop))
+
+    def _may_stop(self, length: int) -> bool:
+        """Whether the first `length` bytes alone are a text that the constraint allows."""
+        return self.constraint is None or self._may_end[length]
 
     def fail(self, error: BytelmError) -> None:
         """Finish with an error, which `result` raises."""

@@ -180,7 +180,7 @@ def test_impossible_bytes_and_texts_have_probability_zero_and_no_nan():
     assert state.logprobs()[ord("b")] == -math.inf == state.logprobs()[ord("z")]
     dead = state.feed(b"z")
     assert dead.logprob == -math.inf
-    assert dead.logprobs().exp().sum().item() == pytest.approx(1)
+    assert bool(dead.logprobs().isneginf().all())
     assert dead.feed(b"a").logprob == -math.inf
     assert lm.score(b"az")[1] == -math.inf
 

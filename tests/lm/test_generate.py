@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from bytelm.errors import BytelmError
 from bytelm.lm.generate import generate, generate_batch
 from bytelm.lm.ngram import NgramLM
+from bytelm.lm.options import GenerateOptions
+from bytelm.lm.regex import regex_dfa
 from bytelm.lm.sampling import Sampling
-from bytelm.lm.utf8 import CharacterBuffer, open_character
+from bytelm.lm.utf8 import CharacterBuffer, open_character, utf8_dfa
 from tests.lm.contract import hnet, ngram, transformer
 
 MODELS = {
@@ -146,7 +148,7 @@ def test_the_constraints_log_mass_is_the_probability_of_what_it_allows():
         ({"regex": "(a"}, "invalid"),
         ({"regex": r"(a)\1"}, "groupref"),
         ({"regex": "(?i)a"}, "flag"),
-        ({"regex": "^a$"}, "anchors"),
+        ({"regex": "a^b$"}, "anchors"),
         ({"regex": "a{9}", "max_bytes": 5}, "at least 9 bytes"),
         ({"regex": "[^\\s\\S]"}, "no text"),
     ],
@@ -173,3 +175,45 @@ def test_impossible_outcomes_are_never_chosen(uniform, seed):
     possible = np.random.default_rng(seed).choice(257, size=3, replace=False)
     logprobs[0, possible] = torch.tensor([-1.0, -40.0, -2.0], dtype=torch.float64)
     assert Sampling().choose(logprobs, np.array([uniform]))[0] in possible
+
+
+def test_top_k_of_one_keeps_one_outcome_however_many_are_equal():
+    logprobs = torch.full((2, 257), -5.0)
+    logprobs[0, [7, 9, 200]] = -1.0  # three equal ones; the second row is all equal
+    for k in (1, 2, 3, 5, 256):
+        kept = Sampling(top_k=k).filter(logprobs)
+        assert (kept > 0).sum(-1).tolist() == [k, k]
+    chosen = {tuple(Sampling(top_k=1).choose(logprobs, np.array([u, u]))) for u in (0, 0.4, 0.99)}
+    assert chosen == {(7, 0)} == {tuple(logprobs.argmax(-1).tolist())}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "stop"),
+    [({"regex": r"[ab]{2,4};[ab]*"}, [b";"]), ({"utf8": True}, [b"\x80", b"\xa9", b"a"]),
+     ({"regex": "(ab)*"}, [b"b"])],
+)  # fmt: skip
+def test_a_stop_string_never_leaves_a_text_that_violates_the_constraint(constraint, stop):
+    lm = NgramLM.train(["abé;ba©ab;".encode()] * 3, order=1)
+    dfa = utf8_dfa() if "utf8" in constraint else regex_dfa(constraint["regex"])
+    rows = generate_batch(lm, [b""] * 40, max_bytes=12, stop=stop, **constraint)
+    assert all(dfa.accepts(row.data) for row in rows)
+    assert any(row.finish != "stop" for row in rows)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a{1000}){1000}",
+        "a{99999999999}",
+        "(" * 5000 + ")" * 5000,
+        "(?:(?:a{99}){99}){99}",
+        "[",
+        b"(?L)a",
+        "(?i:a)b",
+    ],
+)
+def test_patterns_too_large_too_deep_or_unsupported_are_one_sentence(pattern):
+    with pytest.raises(BytelmError, match="regular expression|automaton states") as found:
+        GenerateOptions(regex=pattern)
+        generate(NgramLM.train([b"a"]), regex=pattern)
+    assert len(str(found.value)) < 400

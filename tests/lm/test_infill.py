@@ -4,12 +4,16 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
+from bytelm.exact import TabularLM, convert
 from bytelm.lm.generate import generate
 from bytelm.lm.infill import TEMPLATES, find_template, infill, score_middles
 from bytelm.lm.ngram import NgramLM
 from bytelm.lm.protocol import ByteLM
+from bytelm.lm.utf8 import utf8_between
 from tests.lm.contract import transformer
 
 
@@ -103,3 +107,50 @@ def test_without_a_suffix_filling_is_continuing():
     lm = NgramLM.train([b"left one right. "] * 3, order=5)
     filled = infill(lm, prefix=b"left", max_bytes=6, seed=2)
     assert filled == generate(lm, b"left", max_bytes=6, seed=2)
+
+
+def test_the_middle_of_the_best_joint_wins_however_many_short_ones_look_better():
+    """Beginnings of every sample are many, and each has a higher P(middle and one byte of suffix)
+    than the whole; the joint of the whole decides."""
+    gap = b"one two three four five six seven"
+    lm = NgramLM.train([b"(" + gap + b") end of it. "] * 40 + [b") x ", b"e) y "] * 3, order=6)
+    arguments = {"prefix": b"(", "suffix": b") end of it. "}
+    for count in (1, 4, 64):
+        found = infill(lm, max_bytes=40, temperature=0, candidates=count, **arguments)
+        assert found == gap
+    joint = score_middles(lm, b"(", b") end of it. ", [gap, b""])
+    assert joint[0] > joint[1] + 10
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize("order", ["psm", "spm"])
+def test_fim_infilling_completes_half_characters_at_both_borders(cut, order):
+    word = "🦊é🦊".encode()
+    lm = transformer(window=60, stride=20)
+    prefix, suffix = word[:cut], word[-cut:]
+    for seed in range(5):
+        middle = infill(
+            lm, prefix=prefix, suffix=suffix, max_bytes=9, utf8=True, seed=seed, order=order
+        )
+        (prefix + middle + suffix).decode()
+
+
+@given(st.text("aß東🦊", max_size=4).map(str.encode), st.data())
+@settings(max_examples=40, deadline=None)
+def test_between_two_texts_utf8_is_what_decodes(text, data):
+    a, b = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+    between = utf8_between(text[:a], text[b:])
+    assert between.accepts(text[a:b])
+    for middle in (data.draw(st.binary(max_size=3)), text[a:b][:-1], text[a : b + 1]):
+        try:
+            (text[:a] + middle + text[b:]).decode()
+            whole = True
+        except UnicodeDecodeError:
+            whole = False
+        assert between.accepts(middle) == whole
+
+
+def test_a_suffix_that_no_middle_can_reach_is_an_error():
+    lm = convert(TabularLM(lambda h: [0.5, 0.3, 0.2], [b"a", b"b", None], eos_ids={2}))
+    with pytest.raises(BytelmError, match="suffix probability zero"):
+        infill(lm, prefix=b"a", suffix=b"z", max_bytes=3)

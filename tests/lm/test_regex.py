@@ -2,10 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bytelm.errors import BytelmError
+from bytelm.lm.dfa import DEAD, _distances
 from bytelm.lm.regex import regex_dfa
 from bytelm.lm.utf8 import utf8_dfa
 
@@ -72,3 +75,55 @@ def test_an_intersection_accepts_what_both_accept():
     both = regex_dfa("[ab]*").intersect(regex_dfa("..?"))
     assert both.accepts(b"a") and both.accepts(b"ab")
     assert not any(both.accepts(text) for text in (b"", b"aba", b"c"))
+
+
+@pytest.mark.parametrize("inner", [r"\d+", r"\w+", r"\s", r"\D", r"\W\S", "[\\d_]x", ".", "a|é"])
+@pytest.mark.parametrize("flags", ["(?a)", "(?s)", "(?u)", "(?x)", "(?as)", "(?a:%s)", "(?s:%s)."])
+def test_flags_are_honoured_in_their_scope(inner, flags):
+    pattern = flags % inner if "%s" in flags else flags + inner
+    for text in ("12", "\u0663", "é", "\u2003", " ", "a", "_x", "\n", "a\n", "\nx", "٣_", "é\n"):
+        assert regex_dfa(pattern).accepts(text.encode()) == bool(re.fullmatch(pattern, text)), text
+
+
+@pytest.mark.parametrize("flag", ["(?i)a", "(?m)^a$", "(?i:a)b", b"(?L)a", "(?ims)a"])
+def test_other_flags_are_refused_by_name(flag):
+    with pytest.raises(BytelmError, match="IGNORECASE|MULTILINE|LOCALE"):
+        regex_dfa(flag)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^a+$", r"\Aa+\Z", "^(a|b$)", "(^a|^b)c", "^a|b$|c", "^$", "^(?:(^a)b)$", b"^a$"]
+)
+def test_anchors_around_the_whole_change_nothing(pattern):
+    for text in ("", "a", "aa", "b", "ab", "ac", "bc", "c", "a\n", "^a$"):
+        data = text.encode()
+        expected = re.fullmatch(pattern, data if isinstance(pattern, bytes) else text)
+        assert regex_dfa(pattern).accepts(data) == bool(expected), text
+
+
+@pytest.mark.parametrize("pattern", ["a^b", "a$b", "(a^)b", "(a$)+", r"a\b", "a(?=b)", r"(a)\1"])
+def test_anchors_inside_and_other_irregular_parts_are_refused(pattern):
+    with pytest.raises(BytelmError, match="which constraints do not support"):
+        regex_dfa(pattern)
+
+
+def test_long_repeats_need_one_pass_over_the_automaton():
+    """Breadth-first: each state is visited once, where a fixpoint takes one pass a byte."""
+    dfa = regex_dfa("a{4000}")
+    assert len(dfa.next_SB) == 4001
+    assert dfa.distance.tolist() == list(range(4000, -1, -1))
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_distances_are_those_of_relaxation_on_any_table(seed):
+    rng = np.random.default_rng(seed)
+    states = int(rng.integers(1, 12))
+    table = rng.integers(-1, states, (states, 256)).astype(np.int32)
+    table[rng.random(table.shape) < 0.97] = DEAD
+    accepting = rng.random(states) < 0.3
+    expected = np.where(accepting, 0.0, np.inf)
+    for _ in range(states):
+        reached = np.where(table == DEAD, np.inf, expected[table]).min(1) + 1
+        expected = np.minimum(expected, reached)
+    assert np.array_equal(_distances(table, accepting), expected)

@@ -87,6 +87,8 @@ class PrefixTrie:
         lengths = np.array([len(data) for data in strings], np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
         self.longest = int(lengths.max())
+        singles = self.flat[self.offsets[:-1][lengths == 1]]
+        self.has_all_bytes = len(np.unique(singles)) == BYTES  # each byte alone is a token
         special = [i for i, data in enumerate(vocab_bytes) if data is None]
         self.excluded = np.array(sorted(set(special) - set(self.eos_ids.tolist())), np.int64)
 
