@@ -46,7 +46,7 @@ def predict(beams: Sequence[TextBeam]) -> None:
 
 def _possible(beam: TextBeam) -> NDArray[np.bool_]:
     """(257,) which outcomes may follow what is deferred."""
-    assert beam.prediction is not None
+    assert beam.prediction is not None and beam.pruning is not None
     trie = beam.deferred_trie()
     if beam.zeros:
         continuations = catch_up_all(beam.deferred, beam.prediction.pruned, beam.pruning)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,12 +42,23 @@ def test_a_surprise_reactivates_the_hypothesis_that_predicted_it(lms):
     assert after.batch.log_lower.item() == pytest.approx(truth.batch.log_lower.item(), abs=0.01)
 
 
-def test_what_is_deferred_keeps_every_byte_possible(lms):
-    beam, _ = lms
+def test_what_is_deferred_keeps_every_byte_possible_that_it_can_write(lms):
+    beam, exact = lms
     p = beam.start(b"ab").logprobs().exp()
     assert p.sum().item() == pytest.approx(1.0)
+    assert torch.equal(p > 0, exact.start(b"ab").logprobs().exp() > 0)
+
+
+def test_a_byte_that_nobody_expects_is_more_probable_if_the_text_has_had_it():
+    vocab = [*(bytes([i]) for i in range(256)), b"ab", None]
+    after_ab = np.full(258, 1e-6)
+    after_ab[ord("c")] = 1 - 257e-6
+    law = np.full(258, 1e-6)
+    law[256] = 1 - 257e-6
+    lm = convert(TabularLM(lambda h: after_ab if h else law, vocab, eos_ids={257}), epsilon=1e-3)
+    p = lm.start(b"ababab").logprobs().exp()
     assert (p > 0).all()
-    assert p[ord("b")] > p[ord("x")]  # of two bytes nobody expects, the one the text has had
+    assert p[ord("b")] > p[ord("x")]
 
 
 def test_what_was_pruned_is_forgotten_beyond_the_lookback():

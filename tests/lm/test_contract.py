@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from bytelm.errors import BytelmError
 from bytelm.lm.protocol import ByteLM
 from tests.lm.contract import CASES, Case, ngram
+from tests.lm.impossible import check_impossible
 
 pytestmark = pytest.mark.filterwarnings("error")
 few = settings(max_examples=5, suppress_health_check=list(HealthCheck))
@@ -228,6 +229,12 @@ def test_many_texts_are_scored_as_each_alone(case, lm, data):
     for text, scores in zip(texts, together, strict=True):
         assert scores.dtype == torch.float64
         assert_close(case, scores, lm.score_with_end(text))
+
+
+@few
+@given(data=st.data())
+def test_what_is_impossible_is_minus_infinity_everywhere(case, lm, data):
+    check_impossible(lm, data.draw(case.texts), b"a\x00", tolerance=case.tolerance)
 
 
 def test_the_empty_text_has_probability_one_and_an_end(case, lm):
