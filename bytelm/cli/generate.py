@@ -22,6 +22,7 @@ from bytelm.cli.inputs import (
     require_one_stdin,
 )
 from bytelm.cli.output import json_of_bytes, print_json, write_bytes
+from bytelm.errors import BytelmError
 
 if TYPE_CHECKING:
     from bytelm.lm.options import GenerateKeywords

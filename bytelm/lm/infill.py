@@ -201,19 +201,11 @@ def _propose(
     found: dict[bytes, _Promise] = {}
     greedy = True  # whether the first row is the greedy one
     for step in range(max_bytes + 1):
-<<<<<<< HEAD
         logprobs_BO = state.logprobs().cpu().double()
-        promise = (gained + logprobs_BO[:, suffix[0]]).tolist()
-        found.update(zip(texts, promise, strict=True))
-        if step == max_bytes:
-            break
-=======
-        logprobs_BO = state.logprobs().double().cpu()
         for text, before, after in zip(
             texts, gained.tolist(), logprobs_BO[:, suffix[0]].tolist(), strict=True
         ):
             found[text] = _Promise(before + after, after)
->>>>>>> 33332ef (One policy for the impossible in converted models; flags and anchors of patterns honoured; infilling ranked by the joint of the whole; stops that keep constraints)
         logprobs_BO[:, END] = -math.inf  # a suffix is still to come
         going_B = ~logprobs_BO.amax(-1).isneginf()
         if step == max_bytes or not bool(going_B.any()):

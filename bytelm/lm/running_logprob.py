@@ -34,7 +34,7 @@ def block_scores(
         return whole()
     state, scores = before.select([row]), []
     for i, byte in enumerate(piece):
-        scores.append(state.logprobs()[0, byte].double().cpu())
+        scores.append(state.logprobs()[0, byte].cpu().double())
         if i + 1 < len(piece):
             state = state.feed([piece[i : i + 1]])
     return torch.stack(scores)
