@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -128,6 +129,23 @@ def test_the_rest_of_a_damaged_file_is_skipped_with_its_place(tmp_path):
     assert found == [b"one", b"more"]
     (place,) = reading.notes.report()["skipped"]["damaged file"]["places"]
     assert "b.tar" in place and "byte 1024" in place
+
+
+@pytest.mark.parametrize("name", ["b.txt", "b.txt.gz", "b.jsonl", "b.tar", "b.parquet"])
+def test_a_file_that_may_not_be_read_is_an_error_or_skipped(tmp_path, monkeypatch, name):
+    write(tmp_path / "a.txt", b"one")
+    write(tmp_path / name, b"two")
+    reach = Path.open
+
+    def opened(self, *args, **options):
+        if self.name == name:  # root may read what chmod forbids
+            raise PermissionError(13, "Permission denied", str(self))
+        return reach(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(DataError, match=f"{name}: Permission denied. --skip-errors"):
+        read(tmp_path)
+    assert read(tmp_path, skip_errors=True) == ([b"one"], {"unreadable file": 1})
 
 
 def test_strict_and_skip_errors_contradict_each_other():

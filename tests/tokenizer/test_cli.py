@@ -99,14 +99,14 @@ def test_unpack_writes_the_files_of_sentencepiece_and_tiktoken(folder, capsys):
 
 
 def test_a_file_that_may_not_be_read_is_told_and_nothing_is_written(folder, capsys, monkeypatch):
-    denied, read = folder / "in/executable", Path.read_bytes
+    denied, reach = folder / "in/executable", Path.open
 
-    def read_bytes(self):
+    def opened(self, *args, **options):
         if self == denied:  # root may read what chmod forbids
             raise PermissionError(13, "Permission denied", str(self))
-        return read(self)
+        return reach(self, *args, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Path, "open", opened)
     err = mistake(capsys, "train", folder / "in", "--vocab-size", "400", "--out", folder / "o")
     assert "Permission denied" in err and "executable" in err and not (folder / "o").exists()
 

@@ -161,10 +161,18 @@ class FileSource(OneFile):
 
     path: Path
     group: str | None = None
+    reading: Reading = dataclasses.field(default_factory=Reading)
 
     def __iter__(self) -> Iterator[Document]:
         name = str(self.path)
-        yield file_document(self.path, {"source": name, "group": self.group or self.path.name})
+        try:
+            found = file_document(
+                self.path, {"source": name, "group": self.group or self.path.name}
+            )
+        except OSError as error:
+            self.reading.problem("unreadable file", name, error.strerror or error)
+            return
+        yield found
 
     def least_bytes(self) -> int:
         return self.path.stat().st_size

@@ -23,6 +23,13 @@ def kind_of(path: Path, kinds: Sequence[Kind], *, reading: Reading) -> Kind | No
     """
     if reading.raw:
         return None
+    try:
+        return _kind_of(path, kinds, reading=reading)
+    except OSError:
+        return None  # reading it says why it cannot be read
+
+
+def _kind_of(path: Path, kinds: Sequence[Kind], *, reading: Reading) -> Kind | None:
     name = path.name.lower()
     claiming = [kind for kind in kinds if kind.suffixes and name.endswith(kind.suffixes)]
     if not claiming:

@@ -44,7 +44,7 @@ class Place:
             group = str(Path(name).parent) if reading.group_by_folder else name
             if reading.group_by_folder and self.root is None:
                 group = self.spec.absolute().parent.name
-            source: Source = FileSource(self.spec, group)
+            source: Source = FileSource(self.spec, group, reading)
         else:
             source = self.kind.open(self.spec, reading=reading)
         return PlacedSource(source, name, named=self.root is None)
