@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from bytelm.cli.app import run as command_line
+from bytelm.recipe import Recipe
 from tests.arch.cases import make
 from tests.lm import subwords
 from tests.lm.contract import encdec, hnet, transformer
@@ -45,3 +46,21 @@ def bytelm(capfdbinary, monkeypatch):
         return out, err.decode()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run that was trained for two steps, evaluated once."""
+    from bytelm.training import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "train.txt").write_bytes(TEXT * 20)
+    (folder / "heldout.txt").write_bytes(TEXT * 2)
+    recipe = {
+        "model": {"arch": "transformer", "layers": 1, "d_model": 16, "heads": 2},
+        "data": {"train": [str(folder / "train.txt")], "heldout": [str(folder / "heldout.txt")]},
+        "train": {"steps": 2, "batch_bytes": 128, "context_bytes": 64, "device": "cpu"},
+        "evaluate": {"every": 1, "final": False},
+        "log": {"every": 1},
+    }
+    return train(Recipe.from_dict(recipe), run_dir=folder / "run")
