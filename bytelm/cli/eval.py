@@ -60,10 +60,15 @@ def evaluate(
     from bytelm.evaluate.documents import read_documents
 
     if _is_judged_by_its_objective(model):
-        if canonical_tokens or primed:
+        idle = [f"--{name}" for name in options.loading_options() if name != "device"]
+        idle += ["--canonical-tokens"] * canonical_tokens
+        idle += [
+            f"--{name}" for name, value in (("primed", primed), ("model", options.more)) if value
+        ]
+        if idle:
             raise BytelmError(
-                f"--canonical-tokens and --primed are about bits per byte; {model} is judged by "
-                "the figures of its own objective"
+                f"{' and '.join(idle)} mean nothing here: they are about bits per byte, and {model} "
+                "is judged by the figures of its own objective"
             )
         if reading != ReadingOptions():
             raise BytelmError(

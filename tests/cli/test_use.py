@@ -160,6 +160,17 @@ def test_the_options_of_a_converted_model_reach_it(converted, runs, bytelm, opti
     assert (report["window"], report["stride"]) == (lm.window, lm.stride)
 
 
+def test_a_model_without_bos_says_what_to_type_and_takes_it(tmp_path, runs, bytelm):
+    models.llama().save_pretrained(tmp_path)
+    models.tokenizer(bos=None).save_pretrained(tmp_path)
+    (runs / "brief").write_bytes(b"It's a test")
+    _, err = bytelm("score", tmp_path, runs / "brief", status=2)
+    assert "--start ID,..." in err
+    report = json.loads(bytelm("score", tmp_path, runs / "brief", "--start", "3,4", "--json")[0])
+    expected = load(tmp_path, start=[3, 4]).score(b"It's a test")
+    assert report["logprob"] == pytest.approx(float(expected.sum()))
+
+
 def test_an_option_reaches_those_members_of_an_ensemble_that_take_it(converted, runs, bytelm):
     members = ["next", runs / "flat", "--model", converted, "--prompt", "It"]
     bytelm(*members, "--mode", "canonical")
@@ -187,6 +198,33 @@ def test_mistakes_exit_with_2_and_one_paragraph(runs, bytelm, arguments, message
     out, err = bytelm(*(a.format(runs=runs) for a in arguments), status=2)
     assert message in err and not out
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "option", [["--window", 5], ["--primed", "x"], ["--model", "{}/flat"], ["--canonical-tokens"]]
+)
+def test_options_of_bits_per_byte_mean_nothing_for_other_families(runs, bytelm, option):
+    option = [str(word).format(runs) for word in option]
+    _, err = bytelm("eval", runs / "labels", runs / "text", *option, status=2)
+    assert option[0] in err and "mean nothing here" in err
+
+
+def test_the_device_is_chosen_for_every_command_and_by_the_library(runs, bytelm):
+    (runs / "brief").write_bytes(b"sea")
+    for name, run, *rest in (
+        ("generate", "flat", "--max-bytes", 3),
+        ("score", "flat", runs / "brief"),
+        ("next", "flat"),
+        ("eval", "flat", runs / "brief"),
+        ("eval", "encdec", runs / "brief"),
+        ("classify", "labels", runs / "brief"),
+        ("infill", "flat", "--prefix-file", runs / "brief", "--suffix-file", runs / "brief"),
+    ):
+        _, err = bytelm(name, runs / run, *rest, "--device", "cuda:7", status=2)
+        assert "cuda:7" in err and "not available here" in err, name
+    assert load(runs / "flat", device="auto").model.device.type in ("cpu", "cuda", "mps")
+    for device in ("auto", "cpu"):
+        assert bytelm("next", runs / "flat", "--device", device)[0]
 
 
 def test_a_reader_that_leaves_early_is_no_error(runs):

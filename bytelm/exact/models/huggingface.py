@@ -116,7 +116,8 @@ def padded_vocabulary(
     if not start_ids:
         raise BytelmError(
             "the model has neither a BOS token nor a document separator, so the probability "
-            "of a text's first token is undefined: give start=[id, ...]"
+            "of a text's first token is undefined: give the ids that stand before every text, with "
+            "start=[id, ...], or on the command line --start ID,..."
         )
     return [*vocab_bytes, *[None] * (size - len(vocab_bytes))]
 
