@@ -60,21 +60,13 @@ def evaluate(
     from bytelm.evaluate.documents import read_documents
 
     if _is_judged_by_its_objective(model):
-        idle = [f"--{name}" for name in options.loading_options() if name != "device"]
-        idle += ["--canonical-tokens"] * canonical_tokens
-        idle += [
-            f"--{name}" for name, value in (("primed", primed), ("model", options.more)) if value
-        ]
-        if idle:
-            raise BytelmError(
-                f"{' and '.join(idle)} mean nothing here: they are about bits per byte, and {model} "
-                "is judged by the figures of its own objective"
-            )
-        if reading != ReadingOptions():
-            raise BytelmError(
-                f"{model} is judged by the figures of its own objective, which reads data as in "
-                "training: leave out the options of reading"
-            )
+        _refuse_idle(
+            model,
+            *(name for name in options.loading_options() if name != "device"),
+            *(["canonical-tokens"] * canonical_tokens),
+            *(["primed"] * (primed is not None)),
+            *(["model"] * bool(options.more)),
+        )
         _judge(model, data, json=json, device=options.device)
         return
     # mistaken paths show before torch loads
@@ -102,6 +94,15 @@ def evaluate(
     else:
         name = f"{model}, canonical tokens" if canonical_tokens else str(model)
         print(table(result, name=name, compressors=figures, primed=primed_figures))
+
+
+def _refuse_idle(model: Path, *options: str) -> None:
+    """`BytelmError` if there are options without effect on a run of another family."""
+    if options:
+        raise BytelmError(
+            f"--{' and --'.join(options)} mean nothing here: {model} is judged by the figures of "
+            "its own objective, not by bits per byte"
+        )
 
 
 def _is_judged_by_its_objective(model: Path) -> bool:
