@@ -90,7 +90,7 @@ def test_raw_means_the_bytes_of_the_file_everywhere(tree, spec):
     data, reading = (tree / spec).read_bytes(), Reading(raw=True)
     assert [d.data for d in open_source(tree / spec, reading=reading)] == [data]
     assert Corpus.open(tree / spec, reading=reading).document(0).tobytes() == data
-    assert read_documents([str(tree / spec)], raw=True) == [data]
+    assert read_documents([str(tree / spec)], reading=reading) == [data]
 
 
 def test_a_corpus_that_is_built_again_keeps_what_is_known_of_its_documents(tree, tmp_path):

@@ -1,6 +1,7 @@
 """The walker: every file once, links or not, and nothing passed over without a word."""
 
 import os
+import tempfile
 from pathlib import Path
 from random import Random
 
@@ -128,10 +129,8 @@ def as_nobody(action) -> bytes:
     return told
 
 
-def test_a_folder_that_cannot_be_entered_is_told(tmp_path_factory):
+def test_a_folder_that_cannot_be_entered_is_told():
     """Issue 9, case 50: one of two documents and status 0."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         make_tree(root, {"in/a/1.txt": b"one", "in/b/2.txt": b"two"})
@@ -148,6 +147,36 @@ def test_a_folder_that_cannot_be_entered_is_told(tmp_path_factory):
         (root / "in" / "b").chmod(0o755)
     assert told.startswith("([b'one'], ['skipped 1 unreadable folder: ")
     assert told.endswith("in/b: Permission denied'])")
+
+
+def test_a_file_that_may_not_be_read_is_an_error_or_left_out_and_counted():
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        make_tree(root, {"in/1.txt": b"one", "in/2.txt": b"two", "in/3.txt.gz": b"three"})
+        for path in (root, root / "in"):
+            path.chmod(0o755)
+        for closed in ("2.txt", "3.txt.gz"):
+            (root / "in" / closed).chmod(0)
+
+        def action() -> bytes:
+            reading = Reading(skip_errors=True)
+            told = [read(root / "in", reading), dict(reading.notes.counts)]
+            for reader in (read, lambda path: Corpus.open(path).fingerprint):
+                try:
+                    reader(root / "in")
+                except DataError as error:
+                    told.append(str(error).removeprefix(f"{root}/in/"))
+            return repr(told).encode()
+
+        told = as_nobody(action).decode()
+    assert told == repr(
+        [
+            [b"one"],
+            {"unreadable file": 2},
+            "2.txt: Permission denied. --skip-errors leaves it out",
+            "2.txt cannot be read: Permission denied",
+        ]
+    )
 
 
 def test_the_corpus_inside_its_source_is_never_swallowed(tmp_path):

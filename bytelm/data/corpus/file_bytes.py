@@ -106,6 +106,8 @@ class _Handle:
 def _opened(path: str, size: int, changed: int) -> _Handle:
     try:
         handle = _Handle(path)
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except OSError as error:
         raise changed_file(Path(path), size=size) from error
     status = os.fstat(handle.fd)

@@ -10,7 +10,7 @@ that what happens is predictable.
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -184,13 +184,22 @@ class PlacedSource(Source):
 
     A group that is named after the file is named after its place instead, so that a split does not
     depend on how the path to it was spelt. `named`: the file itself was opened, and no folder.
+    What the system refuses to read is a problem of `reading`.
     """
 
     source: Source
     name: str
     named: bool = False
+    reading: Reading = field(default_factory=Reading)
 
     def __iter__(self) -> Iterator[Document]:
+        try:
+            yield from self._documents()
+        except OSError as error:
+            place = str(getattr(self.source, "path", self.name))
+            self.reading.problem("unreadable file", place, error.strerror or str(error))
+
+    def _documents(self) -> Iterator[Document]:
         for document in self.source:
             changes = {"group": self._group(document)}
             if not self.named:

@@ -47,7 +47,7 @@ class Place:
             source: Source = FileSource(self.spec, group, reading)
         else:
             source = self.kind.open(self.spec, reading=reading)
-        return PlacedSource(source, name, named=self.root is None)
+        return PlacedSource(source, name, named=self.root is None, reading=reading)
 
 
 def places_of(spec: str | Path, *, reading: Reading) -> Iterator[Place]:
@@ -110,4 +110,7 @@ def _kind_of(path: Path, kinds: list[Kind], *, reading: Reading) -> Kind | None:
     """The registered source that claims a file or folder; None: it is taken as it stands."""
     if path.is_dir():
         return next(k for k in kinds if k.markers and (path / k.markers[0]).is_file())
-    return kind_of(path, kinds, reading=reading)
+    try:
+        return kind_of(path, kinds, reading=reading)
+    except PermissionError:  # whoever reads it is told
+        return None
