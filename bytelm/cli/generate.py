@@ -25,6 +25,7 @@ from bytelm.cli.output import json_of_bytes, print_json, write_bytes
 from bytelm.errors import BytelmError
 
 if TYPE_CHECKING:
+    from bytelm.lm.constraint import Constraint
     from bytelm.lm.options import GenerateKeywords
 
 MaxBytes = Annotated[int, typer.Option(min=0, help="Write at most this many bytes.")]
@@ -71,6 +72,10 @@ def generate(
     regex_bytes: Annotated[
         str | None, typer.Option(help=r"The same as a pattern over bytes, e.g. \x00[\x80-\xff]*.")
     ] = None,
+    json_schema: Annotated[
+        Path | None,
+        typer.Option(help="Write JSON that obeys the JSON Schema in this file; {} is any JSON."),
+    ] = None,
     beams: Annotated[
         int,
         typer.Option(min=0, help="Write the most probable text that so wide a search finds."),
@@ -99,6 +104,7 @@ def generate(
         "seed": seed,
         "utf8": utf8,
         "regex": _pattern(regex, regex_bytes),
+        "constraint": _schema(json_schema),
         "beams": beams,
         "length_penalty": length_penalty,
     }
@@ -176,6 +182,15 @@ def _pattern(text: str | None, over_bytes: str | None) -> str | bytes | None:
     if text is not None and over_bytes is not None:
         raise BytelmError("give --regex or --regex-bytes, not both")
     return text if over_bytes is None else os.fsencode(over_bytes)
+
+
+def _schema(file: Path | None) -> "Constraint | None":
+    """The constraint of --json-schema."""
+    if file is None:
+        return None
+    from bytelm.lm.grammar import json_schema
+
+    return json_schema(read_input(file))
 
 
 def _stops(texts: Iterable[str] | None) -> list[bytes]:

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
-from bytelm.exact import TabularLM, convert
+from bytelm.exact import TabularLM, convert, converter
+from bytelm.exact.continuation import continue_tokens
 from bytelm.exact.converter import ByteConverter
 from bytelm.exact.tokenizers.encoders import GreedyEncoder
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
@@ -190,3 +191,27 @@ def test_an_excluded_special_near_probability_one_does_not_cancel_the_rest(seed)
     torch.testing.assert_close(found[[97, 98, 256]], share, rtol=0, atol=1e-6)
     torch.testing.assert_close(lm.score(b"ab"), share[:2], rtol=0, atol=1e-6)
     check_impossible(lm, b"abba", b"abz", tolerance=1e-6)
+
+
+def test_many_short_documents_are_read_in_groups_of_bounded_memory(monkeypatch):
+    lm, sizes = finite(), []
+    together = ByteConverter._score_together
+
+    def counted(self, texts, contexts):
+        sizes.append(len(texts))
+        return together(self, texts, contexts)
+
+    monkeypatch.setattr(ByteConverter, "_score_together", counted)
+    monkeypatch.setattr(converter, "_HELD_NUMBERS", 3 * len(lm.trie.vocab_bytes))
+    texts = [b"a", b"", b"ab", b"abc", b"z", b"b", b"c"]
+    found = lm.score_batch_with_end(texts)
+    assert sizes == [3, 3, 1]
+    for text, scores in zip(texts, found, strict=True):
+        torch.testing.assert_close(scores, lm.score_with_end(text))
+
+
+def test_continuing_with_no_tokens_is_nothing_and_less_is_an_error():
+    lm = forever(AB, [0.5, 0.3, 0.2], eos={2})
+    assert list(continue_tokens(lm, b"a", max_tokens=0)) == []
+    with pytest.raises(BytelmError, match="max_tokens"):
+        list(continue_tokens(lm, b"a", max_tokens=-1))
