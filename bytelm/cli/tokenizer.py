@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,9 +13,6 @@ from bytelm.cli.output import write_bytes as to_stdout
 from bytelm.cli.progress import progress
 from bytelm.cli.reading import ReadingOptions, tell, to_bytes, with_reading_options
 from bytelm.errors import BytelmError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 tokenizer = typer.Typer(no_args_is_help=True, help="Train and use Binary BPE vocabularies.")
 
@@ -67,28 +64,33 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the checkpoint an interrupted run left.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace tokenizers and checkpoints in --out.")
+    ] = False,
     json: Json = False,
     *,
     reading: ReadingOptions,
 ) -> None:
-    """Train vocabularies of one or several sizes, each the beginning of the next."""
-    from bytelm.tokenizer import BinaryBPE
-    from bytelm.tokenizer.checkpoint import Checkpoints
+    """Train vocabularies of one or several sizes, each the beginning of the next.
+
+    Nothing that was found is lost: an interruption, or a size that the data do not support, leaves
+    a checkpoint in --out, from which --resume continues and from which any supported size is made.
+    """
+    from bytelm.tokenizer.training_folder import train_into
 
     sizes = _numbers(vocab_size, int)
     how = reading.reading()
-    checkpoints = Checkpoints(out)
-    start, digest = checkpoints.load() if resume else (None, None)
     with progress("training", unit="merges") as show:
-
-        def report(merges: "np.ndarray", corpus_sha256: str) -> None:
-            show(len(merges), max(sizes))
-            checkpoints.report(merges, corpus_sha256)
-
         try:
-            family = BinaryBPE.train(
+            written = train_into(
+                out,
                 paths,
                 sizes,
+                layout=layout,
+                resume=resume,
+                overwrite=overwrite,
+                on_progress=lambda found: show(found, max(sizes)),
+                notify=note,
                 piece_length=piece_length,
                 max_token_length=max_token_length,
                 min_frequency=min_frequency,
@@ -96,28 +98,16 @@ def train(
                 sections=sections,
                 entropy=_window(entropy) if entropy else None,
                 unique_pieces=unique_pieces,
-                start=None if start is None else BinaryBPE.from_merges(start),
-                start_sha256=digest,
-                on_progress=report,
                 reading=how,
             )
-        except BytelmError:
-            checkpoints.discard()
-            raise
         except KeyboardInterrupt:
-            checkpoints.save()
-            note(f"interrupted; what was found is in {checkpoints.path}: resume with --resume")
             raise typer.Exit(130) from None
-    written = [
-        str(bpe.save(out / str(size) if len(family) > 1 else out, layout=layout))
-        for size, bpe in family.items()
-    ]
-    checkpoints.remove()
     tell(how)
+    paths_written = [str(path) for path in written.values()]
     if json:
-        print_json({"files": written, "vocab_sizes": list(family), **how.notes.report()})
+        print_json({"files": paths_written, "vocab_sizes": list(written), **how.notes.report()})
     else:
-        print("\n".join(written))
+        print("\n".join(paths_written))
 
 
 @tokenizer.command()

@@ -39,6 +39,18 @@ class EncodedCorpus:
     byte_offsets: np.ndarray  # (D+1,) int64
 
 
+class UnsupportedSizeError(BytelmError):
+    """The data do not support the largest vocabulary that was asked for.
+
+    largest    the size that they support
+    supported  the vocabularies asked for that they do support, by size
+    """
+
+    def __init__(self, message: str, *, largest: int, supported: "dict[int, BinaryBPE]"):
+        super().__init__(message)
+        self.largest, self.supported = largest, supported
+
+
 class BinaryBPE:
     """A trained vocabulary. Make one with `train` or `load`; it never changes afterwards.
 
@@ -91,8 +103,8 @@ class BinaryBPE:
         `paths` are files, folders, archives, read as `reading` says, or documents as `bytes`.
         Sizes count the specials and the 256 bytes. `start` resumes from an earlier vocabulary of
         the same data and rules (checked if `start_sha256`, which `on_progress` told, is given).
-        Raises `BytelmError` if the data does not support the largest size: nothing is made up to
-        fill it.
+        Raises `UnsupportedSizeError` if the data do not support the largest size: nothing is made
+        up to fill it, and the smaller vocabularies are with the error.
         """
         paths = list(paths)
         found = train_merges(
@@ -119,17 +131,21 @@ class BinaryBPE:
     ) -> "dict[int, BinaryBPE]":
         """The vocabularies of the given sizes that one list of merges holds."""
         base = 256 + len(special_tokens)
-        if _largest(vocab_sizes, special_tokens) > base + len(found.merges):
-            raise BytelmError(
-                f"{found.corpus_bytes} bytes support a vocabulary of {base + len(found.merges)}, "
-                f"not {max(vocab_sizes)}: no pair occurs often enough any more. Ask for less, give "
-                "more data, or lower min_frequency"
-            )
-        sizes = sorted(set(vocab_sizes))
-        return {
+        wanted, largest = _largest(vocab_sizes, special_tokens), base + len(found.merges)
+        family = {
             size: cls.from_merges(found.merges[: size - base], special_tokens=special_tokens)
-            for size in sizes
+            for size in sorted(set(vocab_sizes))
+            if size <= largest
         }
+        if wanted > largest:
+            raise UnsupportedSizeError(
+                f"{found.corpus_bytes} bytes support a vocabulary of {largest}, not {wanted}: no "
+                "pair occurs often enough any more. Ask for less, give more data, or lower "
+                "min_frequency",
+                largest=largest,
+                supported=family,
+            )
+        return family
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BinaryBPE":

@@ -1,11 +1,14 @@
 """Interrupted training: the merges so far and the digest of what they were found on.
 
 A checkpoint is a small .npz beside the result, written whole or not at all, at most every so often,
-and removed when training is done. Resuming from one gives the merges an unbroken run gives.
+and removed when all that it holds was written. Resuming from one gives the merges an unbroken run
+gives.
 """
 
 import io
 import time
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,42 +27,52 @@ class Checkpoints:
         self.path = folder / NAME
         self._saved = time.monotonic()
         self._latest: tuple[np.ndarray, str] | None = None
-        self._wrote = False
+
+    def keep(self, merges: np.ndarray | None, corpus_sha256: str | None) -> None:
+        """Notes what an earlier run found, which no later report of fewer merges replaces."""
+        if merges is not None and corpus_sha256 is not None:
+            self._latest = merges, corpus_sha256
 
     def report(self, merges: np.ndarray, corpus_sha256: str) -> None:
         """Notes progress; writes now and then."""
-        self._latest = merges, corpus_sha256
+        if self._latest is None or len(merges) >= len(self._latest[0]):
+            self._latest = merges, corpus_sha256
         if time.monotonic() - self._saved > EVERY_S:
             self.save()
 
-    def save(self) -> None:
-        """Writes what was reported last, if anything was."""
-        if self._latest is None:
-            return
+    def save(self) -> Path | None:
+        """Writes what was reported last; -> where, or None if no merge was found yet."""
+        if self._latest is None or not len(self._latest[0]):
+            return None
         merges, digest = self._latest
         data = io.BytesIO()
         np.savez_compressed(data, merges=merges, corpus_sha256=np.array(digest))
         write_bytes(self.path, data.getvalue())
         self._saved = time.monotonic()
-        self._wrote = True
-
-    def discard(self) -> None:
-        """Takes back what this run wrote, and the folder if nothing else is in it."""
-        if self._wrote:
-            self.remove()
-            if not any(self.path.parent.iterdir()):
-                self.path.parent.rmdir()
+        return self.path
 
     def load(self) -> tuple[np.ndarray, str]:
         """The merges and the digest of the corpus; `CheckpointError` if there is no usable one."""
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
-                return stored["merges"], str(stored["corpus_sha256"])
+            content = io.BytesIO(self.path.read_bytes())  # np.load would leave a bad file open
+            with np.load(content, allow_pickle=False) as stored:
+                return _checked(stored["merges"]), str(stored["corpus_sha256"])
         except FileNotFoundError:
             raise CheckpointError(f"{self.path} does not exist: nothing to resume") from None
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise CheckpointError(f"{self.path} cannot be read: {error}") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise CheckpointError(
+                f"{self.path} cannot be read: {error}. Remove it, and train again from the start"
+            ) from error
 
     def remove(self) -> None:
         """Delete the checkpoint, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+def _checked(merges: np.ndarray) -> np.ndarray:
+    """The stored merges; `ValueError` if each is not of two ids that exist before it."""
+    if merges.ndim != 2 or merges.shape[1] != 2 or not np.issubdtype(merges.dtype, np.integer):
+        raise ValueError(f"its merges have shape {merges.shape} and type {merges.dtype}")
+    if (merges >= 256 + np.arange(len(merges))[:, None]).any():
+        raise ValueError("a merge names a token that no earlier merge makes")
+    return merges

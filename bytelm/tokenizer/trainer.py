@@ -49,7 +49,8 @@ def train_merges(
     Identical to Hugging Face `tokenizers` on the same pieces, ties included. Fewer merges come back
     if no pair occurs `min_frequency` times any more. `on_progress(merges so far, corpus_sha256)` is
     called every third of a second or so; what it raises ends training. `start` are merges to
-    resume from, `start_sha256` the digest the corpus must have then. `least_bytes` is a known lower
+    resume from (those beyond `ids` are left out), `start_sha256` the digest the corpus must have
+    then. `least_bytes` is a known lower
     bound of the corpus, so that too much data is refused before it is read.
 
     Raises `BytelmError` for settings out of range, an empty corpus, or more memory than
@@ -65,6 +66,8 @@ def train_merges(
             "the checkpoint is of other data, or of other rules for pieces and tokens: "
             f"its digest is {start_sha256}, this corpus has {corpus.sha256}"
         )
+    if start is not None:
+        start = start[: ids - 256]
     core = corpus.core(max_token_length or corpus.bytes, start)
     first = max(min_frequency, 1)
     theta = max(first, int(core.reg[merge_table.SLOTS]) // ids)
