@@ -33,7 +33,7 @@ MODELS: dict[str, tuple[type[ByteModel], dict]] = {
             "layout": ["m3", ["T4"], "m3"],
             "d_model": [192, 256],
             "d_intermediate": [0, 704],
-            "num_heads": [4, 4],
+            "num_heads": [0, 4],
             "target": [5],
         },
     ),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from pydantic import ValidationError
 
-from bytelm.arch.base import ByteModel
+from bytelm.arch.base import STORED, ByteModel
 from bytelm.device import choose_device
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.lm.classifier import Classifier
@@ -309,7 +309,7 @@ def load_model(path: str | Path) -> ByteModel:
     stored = run.description()
     kind = architecture(stored.arch)
     try:
-        config = kind.Config.model_validate(stored.config)  # type: ignore[attr-defined]
+        config = kind.Config.model_validate(stored.config, context=STORED)  # type: ignore[attr-defined]
     except ValidationError as error:
         raise CheckpointError(f"{run.path} does not describe a model: {error}") from None
     with torch.device("meta"):

@@ -41,7 +41,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "run": ("errors", "vocab", "files", "version", "recipe"),
     "training": (
         *(*_BASE, "progress", "memory", "locks", "device", "arch.base", "data", "objectives"),
-        *("recipe", "recipe_sections", "run", "tokenizer"),
+        *("recipe", "recipe_sections", "registry", "run", "tokenizer"),
     ),
     "lm": ("errors", "vocab", "data.batch", "arch.base", "nn"),
     "lm.subword": (*_BASE, "data.batch", "arch.base", "tokenizer", "exact", "lm"),

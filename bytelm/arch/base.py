@@ -12,13 +12,22 @@ of trouble (`symptoms`), because only it knows what they mean.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    runtime_checkable,
+)
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from torch import Tensor, nn
 
 from bytelm.data.batch import IGNORE, Batch
@@ -30,10 +39,57 @@ S = TypeVar("S", bound=State)  # a model's decode state
 Family = Literal["causal", "seq2seq", "encoder"]
 
 
+STORED = {"stored": True}  # validation context of configs that no user writes: see `ArchConfig`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle:
+    """A setting that has no effect beside the others of its config.
+
+    setting  its name
+    why      what it would need, as a clause: "no stage has Mamba-2 layers"
+    entry    for a list: which entry has none; None = the whole setting
+    unset    values of the entry that say nothing, the one to write first; of a whole setting it is
+             its default
+    """
+
+    setting: str
+    why: str
+    entry: int | None = None
+    unset: tuple[Any, ...] = ()
+
+
 class ArchConfig(BaseModel):
-    """Base of every architecture's config: frozen, and an unknown key is an error."""
+    """Base of every architecture's config: frozen; an unknown key is an error, and so is a setting
+    that has no effect (`idle`), unless its value is the default.
+
+    What was stored with a model, or released by others, is validated with `context=STORED`: nobody
+    wrote that down to have an effect, and it must load for ever.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def idle(self) -> Iterator[Idle]:
+        """The settings that change nothing beside the others, whatever their value: neither
+        parameters, their initialisation and roles, nor outputs and losses. By default none."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _refuse_idle(self, info: ValidationInfo) -> Self:
+        if (info.context or {}).get("stored"):
+            return self
+        for idle in self.idle():
+            value = getattr(self, idle.setting)
+            default = type(self).model_fields[idle.setting].get_default()
+            name, unset, advice = idle.setting, (default,), "Remove it"
+            if idle.entry is not None:
+                if idle.entry >= len(value):
+                    continue
+                name, unset, value = f"{name}[{idle.entry}]", idle.unset, value[idle.entry]
+                advice = f"Write {unset[0]} there"
+            if idle.setting in self.model_fields_set and value not in unset:
+                raise ValueError(f"{name} = {value!r} has no effect: {idle.why}. {advice}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bytelm.arch.base import STORED
 from bytelm.arch.hnet import HNet
 from bytelm.arch.hnet.config import HNetConfig
 from bytelm.errors import BytelmError, CheckpointError, unknown_name
@@ -50,19 +51,21 @@ def read_config(config: Mapping[str, Any]) -> HNetConfig:
     if config.get("vocab_size", 256) != 256 or config.get("tie_embeddings", False):
         raise BytelmError("only the released vocabulary of 256 with untied tables can be read")
     stages = len(config["d_model"]) - 1
-    return HNetConfig(
-        layout=config["arch_layout"],
-        d_model=tuple(config["d_model"]),
-        d_intermediate=tuple(config["d_intermediate"]),
-        num_heads=tuple(attention["num_heads"]),
-        rotary_dim=tuple(attention["rotary_emb_dim"]),
-        window=tuple(attention["window_size"]),
-        d_state=ssm.get("d_state", 128),
-        d_conv=ssm.get("d_conv", 4),
-        expand=ssm.get("expand", 2),
-        target={0: (), 1: (6.0,)}.get(stages, (3.0,) * stages),
-        released_ids=True,
-    )
+    ours = {
+        "layout": config["arch_layout"],
+        "d_model": tuple(config["d_model"]),
+        "d_intermediate": tuple(config["d_intermediate"]),
+        "num_heads": tuple(attention["num_heads"]),
+        "rotary_dim": tuple(attention["rotary_emb_dim"]),
+        "window": tuple(attention["window_size"]),
+        "d_state": ssm.get("d_state", 128),
+        "d_conv": ssm.get("d_conv", 4),
+        "expand": ssm.get("expand", 2),
+        "target": {0: (), 1: (6.0,)}.get(stages, (3.0,) * stages),
+        "released_ids": True,
+    }
+    # the release fills in every list, also for layers that a stage does not have
+    return HNetConfig.model_validate(ours, context=STORED)
 
 
 def to_official(model: HNet) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from bytelm.arch.base import STORED, ByteModel
 from bytelm.errors import CheckpointError, RecipeError
 from bytelm.files import disk_errors, is_vacant
 from bytelm.locks import LOCK, Lock, holder, try_lock
 from bytelm.recipe import Recipe
+from bytelm.registry import architecture
 from bytelm.run import RECIPE, Run
 from bytelm.training.distributed import Ranks
 from bytelm.vocab import TokenVocab, Vocab
@@ -138,6 +142,7 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab, arguments: Mapping[s
                 f"{run.path} was begun with other {name} in its data ({stored.get(name)}; now "
                 f"{value}): restore the data, or start a new run"
             )
+    begun["model"], now["model"] = _effective(begun["model"]), _effective(now["model"])
     for tree in (begun, now):  # ranges to skip are added after a loss spike
         tree["data"].pop("skip")
         tree["data"].pop("workers")  # who prepares a batch changes nothing in it
@@ -155,6 +160,23 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab, arguments: Mapping[s
             f"own recipe ({run.path / RECIPE}), or start a new run. Only {', '.join(_FREE[1:])}, "
             "data.skip, data.workers and where the data is may change"
         )
+
+
+def _effective(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A [model] section without what has no effect, which older runs may hold."""
+    kind: type[ByteModel] = architecture(model["arch"])
+    settings = {name: value for name, value in model.items() if name != "arch"}
+    try:
+        config = kind.Config.model_validate(settings, context=STORED)
+    except ValidationError:
+        return dict(model)
+    plain = config.model_dump(mode="json")
+    for idle in config.idle():
+        if idle.entry is None:
+            plain.pop(idle.setting, None)
+        elif idle.entry < len(plain.get(idle.setting) or ()):
+            plain[idle.setting][idle.entry] = idle.unset[0]
+    return {"arch": model["arch"], **plain}
 
 
 def _numbered(name: str, number: int) -> str:

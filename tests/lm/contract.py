@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from hypothesis import strategies as st
 
-from bytelm.arch.base import ArchConfig, ByteModel
+from bytelm.arch.base import STORED, ArchConfig, ByteModel
 from bytelm.arch.encdec import EncDec, EncDecConfig
 from bytelm.arch.hnet import HNet
 from bytelm.arch.hnet.config import HNetConfig, unnest
@@ -62,17 +62,18 @@ def encdec(*, window: int = 10, stride: int = 4) -> Seq2SeqLM:
 
 def hnet(layout: list, *, boundaries: str = "learned") -> NativeLM:
     stages = len(unnest(layout)) // 2
-    config = HNetConfig(
-        layout=layout,
-        d_model=[16] * (stages + 1),
-        d_intermediate=[32] * (stages + 1),
-        num_heads=[2] * (stages + 1),
-        d_state=4,
-        head_dim=8,
-        boundaries=[boundaries] * stages,
-        given_after=[32, 101] if boundaries == "given" else [],
-        target=[3] * stages,
-    )
+    settings = {  # more than each layout has a use for
+        "layout": layout,
+        "d_model": [16] * (stages + 1),
+        "d_intermediate": [32] * (stages + 1),
+        "num_heads": [2] * (stages + 1),
+        "d_state": 4,
+        "head_dim": 8,
+        "boundaries": [boundaries] * stages,
+        "given_after": [32, 101] if boundaries == "given" else [],
+        "target": [3] * stages,
+    }
+    config = HNetConfig.model_validate(settings, context=STORED)
     return NativeLM(strong(HNet, config), window=12, stride=5)
 
 

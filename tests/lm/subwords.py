@@ -37,7 +37,7 @@ def mamba(**options) -> SubwordLM:
 
 def hnet(**options) -> SubwordLM:
     config = HNetConfig(
-        layout=["m1", ["T1"], "m1"], d_model=[16, 16], d_intermediate=[0, 32], num_heads=[2, 2],
+        layout=["m1", ["T1"], "m1"], d_model=[16, 16], d_intermediate=[0, 32], num_heads=[0, 2],
         d_state=4, head_dim=8, target=[3],
     )  # fmt: skip
     return SubwordLM(random_model(HNet, config), BPE, **{"window": 40, **options})

@@ -8,10 +8,12 @@ import pytest
 
 from bytelm import locks
 from bytelm.errors import DataError, RecipeError
+from bytelm.loading import load_model
 from bytelm.locks import LOCK, try_lock
 from bytelm.training import loop as loop_module
 from bytelm.training import train
 from tests.training.runs import outcome, tiny_recipe
+from tests.training.test_distributed import HNET
 
 
 def in_children(count: int, work) -> list[int]:
@@ -116,3 +118,23 @@ def test_a_file_is_no_run_directory(tmp_path):
     (tmp_path / "run").write_text("x")
     with pytest.raises(RecipeError, match="is a file"):
         train(tiny_recipe(tmp_path), run_dir=tmp_path / "run")
+
+
+def test_an_old_run_with_a_setting_that_had_no_effect_loads_and_resumes(tmp_path):
+    """Such settings are refused since; what was stored before must stay usable."""
+    recipe = tiny_recipe(tmp_path, *HNET)
+    run = train(recipe.override(["train.steps=3"]), run_dir=tmp_path / "run")
+    for file, old, new in (
+        ("recipe.toml", 'arch = "hnet"', 'arch = "hnet"\nwindow = [7, -1]'),
+        ("config.json", '"window": []', '"window": [7, -1]'),
+    ):
+        text = (run / file).read_text()
+        assert old in text
+        (run / file).write_text(text.replace(old, new))
+    assert load_model(run).config.window == (7, -1)
+    with pytest.raises(RecipeError, match=r"window\[0\] = 7 has no effect"):
+        train(run / "recipe.toml", run_dir=run, resume=True, overrides=["train.steps=5"])
+    mended = recipe.override(["model.window=[-1, -1]"])
+    train(mended, run_dir=run, resume=True)
+    with pytest.raises(RecipeError, match="other settings of model"):
+        train(mended, run_dir=run, resume=True, overrides=["model.d_state=4"])

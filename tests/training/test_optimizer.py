@@ -14,7 +14,7 @@ CONFIGS = {
         "layout": ["m1", ["T1"], "m1"],
         "d_model": [16, 32],
         "d_intermediate": [0, 32],
-        "num_heads": [2, 2],
+        "num_heads": [0, 2],
         "d_state": 8,
         "head_dim": 8,
         "target": [3.0],

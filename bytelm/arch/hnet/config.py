@@ -5,12 +5,12 @@ made, and the model can be read beside the paper.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bytelm.arch.base import ArchConfig
+from bytelm.arch.base import ArchConfig, Idle
 from bytelm.errors import BytelmError
 from bytelm.nn.attention import AttentionOptions
 from bytelm.nn.boundaries import RULES, RuleName
@@ -19,7 +19,9 @@ from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.stack import StackOptions, parse_layout
 
 Layout = list[Any]
-PerStage = tuple[int, ...]
+PerStage = tuple[Annotated[int, Field(ge=0)], ...]
+USUAL_CHUNK = 6.0  # bytes per chunk where none is aimed at: SpaceByte's rule over English
+_TARGETED = {"learned", "fixed"}  # the boundaries that `target` has a meaning for
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -31,13 +33,17 @@ class HNetConfig(ArchConfig):
         description='nested stacks, such as ["m4", ["T1m4", ["T26"], "m4T1"], "m4"]: m Mamba-2, '
         "t attention, upper case adds SwiGLU"
     )
-    d_model: PerStage = Field(description="widths, never shrinking inwards")
+    d_model: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        description="widths, never shrinking inwards"
+    )
     d_intermediate: PerStage = Field(
         (), description="SwiGLU widths; 0 where a stage has no upper-case layer"
     )
     num_heads: PerStage = Field((), description="attention heads")
     rotary_dim: PerStage = Field((), description="channels per head that rotate; default half")
-    window: PerStage = Field((), description="earlier positions that attention sees; -1 = all")
+    window: tuple[Annotated[int, Field(ge=-1)], ...] = Field(
+        (), description="earlier positions that attention sees; -1 = all"
+    )
     d_state: int = Field(128, ge=1, description="Mamba-2 state size per channel")
     d_conv: int = Field(4, ge=2, description="Mamba-2 convolution width")
     expand: int = Field(2, ge=1, description="Mamba-2 inner width as a multiple of d_model")
@@ -84,12 +90,10 @@ class HNetConfig(ArchConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "HNetConfig":
-        strings = unnest(self.layout)
-        S = len(strings) // 2
-        uses = [set("".join(map(parse_layout, _stage_strings(strings, s)))) for s in range(S + 1)]
+        S = self.stages
         _check_lengths(self, S)
-        for s, letters in enumerate(uses):
-            _check_stage(self, s, letters)
+        for s in self._all():
+            _check_stage(self, s, _letters(self.layout, s))
         if any(a > b for a, b in zip(self.d_model, self.d_model[1:], strict=False)):
             raise ValueError(f"d_model {self.d_model} must not shrink from the outside in")
         for s, rule in enumerate(self.boundary_rules):
@@ -97,11 +101,44 @@ class HNetConfig(ArchConfig):
                 raise ValueError(f"boundaries {rule!r} exist at stage 0 only, not at stage {s}")
             if rule == "fixed" and self.target[s] != int(self.target[s]):
                 raise ValueError(f"a fixed stride must be a whole number, not {self.target[s]}")
-        if self.given_after and "given" not in self.boundaries:
-            raise ValueError('given_after has an effect with boundaries = ["given"] only')
         if bool(self.anneal_from) != bool(self.anneal_fraction):
             raise ValueError("anneal_from and anneal_fraction go together: set both or neither")
         return self
+
+    def idle(self) -> Iterator[Idle]:
+        """Settings of layers, rules and losses that the layout or the boundaries do not have."""
+        rules = set(self.boundary_rules)
+        letters = [_letters(self.layout, s) for s in self._all()]
+        if not any(used & set("mM") for used in letters):
+            for name in ("d_state", "d_conv", "expand", "head_dim", "chunk", "backend"):
+                yield Idle(setting=name, why="the layout has no Mamba-2 layers (m, M)")
+        for s, used in enumerate(letters):
+            if not used & set("tT"):
+                why = f"stage {s} has no attention layers (t, T)"
+                yield Idle(setting="num_heads", entry=s, unset=(0, 1), why=why)
+                yield Idle(setting="rotary_dim", entry=s, unset=(0,), why=why)
+                yield Idle(setting="window", entry=s, unset=(-1,), why=why)
+            if not used & set("MT"):
+                why = f"stage {s} has no layers with SwiGLU (M, T)"
+                yield Idle(setting="d_intermediate", entry=s, unset=(0,), why=why)
+        if "learned" not in rules:
+            for name in ("ratio_weight", "anneal_from", "anneal_fraction"):
+                yield Idle(setting=name, why="no boundaries are learned")
+        elif not self.ratio_weight:
+            for name in ("anneal_from", "anneal_fraction"):
+                yield Idle(setting=name, why="ratio_weight is 0")
+        if self.lr_multipliers != "published":
+            if not rules & _TARGETED:
+                yield Idle(setting="target", why="no boundaries are learned or fixed")
+            for s, rule in enumerate(self.boundary_rules):
+                if rule not in _TARGETED:
+                    why = f"the boundaries of stage {s} are {rule!r}"
+                    yield Idle(setting="target", entry=s, unset=(USUAL_CHUNK,), why=why)
+        if "given" not in rules:
+            yield Idle(setting="given_after", why='no boundaries are "given"')
+
+    def _all(self) -> range:
+        return range(self.stages + 1)
 
     @property
     def stage_lr_multipliers(self) -> tuple[float, ...]:
@@ -119,7 +156,7 @@ class HNetConfig(ArchConfig):
     def stack_options(self, s: int) -> StackOptions:
         """What the stacks of stage s are built with."""
 
-        def at(values: PerStage, default: int) -> int:
+        def at(values: Sequence[int], default: int) -> int:
             return values[s] if values else default
 
         heads = at(self.num_heads, 1)
@@ -178,8 +215,10 @@ def unnest(layout: Layout) -> list[str]:
     )
 
 
-def _stage_strings(strings: list[str], s: int) -> set[str]:
-    return {strings[s], strings[len(strings) - 1 - s]}
+def _letters(layout: Layout, s: int) -> set[str]:
+    """The kinds of layers that stage s has, on either side."""
+    strings = unnest(layout)
+    return set(parse_layout(strings[s]) + parse_layout(strings[len(strings) - 1 - s]))
 
 
 def _check_lengths(config: HNetConfig, S: int) -> None:
@@ -198,7 +237,7 @@ def _check_lengths(config: HNetConfig, S: int) -> None:
     for name in ("boundaries", "anneal_from"):
         if (given := len(getattr(config, name))) not in (0, S):
             raise ValueError(f"{name} has {given} entries; the layout has {S} chunking stages")
-    needs = sum(rule in ("learned", "fixed") for rule in config.boundary_rules)
+    needs = sum(rule in _TARGETED for rule in config.boundary_rules)
     if len(config.target) != S and (needs or config.target):
         raise ValueError(
             f"target has {len(config.target)} entries; the layout has {S} chunking stages"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bytelm.arch.backbone import BackboneModel, BodyOutput
 from bytelm.arch.base import ParameterRole, Symptom
-from bytelm.arch.hnet.config import HNetConfig, unnest
+from bytelm.arch.hnet.config import USUAL_CHUNK, HNetConfig, unnest
 from bytelm.arch.hnet.levels import Level, make_level
 from bytelm.arch.hnet.telemetry import stage_stats, stage_symptoms
 from bytelm.data.batch import Batch
@@ -110,7 +110,7 @@ class HNet(BackboneModel[State]):
             if s < config.stages:
                 projections = 3 if config.boundary_rules[s] == "learned" else 1
                 total += rate * projections * 2 * options.dim**2
-                rate /= config.target[s] if config.target else 6.0
+                rate /= config.target[s] if config.target else USUAL_CHUNK
         return total
 
     def parameter_role(self, name: str, parameter: Tensor) -> ParameterRole:
