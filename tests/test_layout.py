@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "registry": ("errors",),
     "paths": (),
     "nn": ("errors", "vocab", "device"),
-    "data": (*_BASE, "registry", "memory", "pictures"),
+    "data": (*_BASE, "registry", "memory", "locks", "pictures"),
     "tokenizer": (*_BASE, "data"),
     "arch": ("errors", "vocab", "device", "data.batch", "nn"),
     "objectives": (*_BASE, "data", "tokenizer"),

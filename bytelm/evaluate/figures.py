@@ -5,7 +5,6 @@ context carried over (`evaluate/bits.py`). A classifier or a sequence-to-sequenc
 here: by its own objective, made from the run directory alone.
 """
 
-import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 
 from bytelm.data import Windows
-from bytelm.data.corpus.format import is_corpus
 from bytelm.loading import load_model
 from bytelm.objectives import Objective, Setup
 from bytelm.objectives.base import Sums
@@ -74,7 +72,7 @@ def judge(
     found = Run(Path(run))
     recipe, description = found.recipe(), found.description()
     objective = _objective(recipe, stored=dict(description.arguments))
-    corpus = open_data([_files_of(path) for path in data], fields=objective.config.record_fields)
+    corpus = open_data(data, fields=objective.config.record_fields)
     windows = heldout_windows(
         corpus, objective, data=recipe.data, train=recipe.train, seed=recipe.seed
     )
@@ -104,13 +102,6 @@ def _first_source(objective: Objective, windows: Windows) -> bytes | None:
         return None
     row, length = batch.source.ids[0], batch.source.lengths
     return bytes(row[: int(length[0]) if length is not None else len(row)].tolist())
-
-
-def _files_of(path: str) -> str:
-    """The pattern of all files below an ordinary folder; any other path as it is."""
-    if Path(path).is_dir() and not is_corpus(path):
-        return f"{glob.escape(path)}/**/*"
-    return path
 
 
 def _objective(recipe: Recipe, *, stored: dict[str, Any]) -> Objective:

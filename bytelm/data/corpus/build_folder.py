@@ -1,22 +1,23 @@
 """`BuildFolder`: where a build works, so that a killed one can resume and none is ever half there.
 
 A build into NAME works in the hidden sibling .NAME.building, locked while someone writes there
-(flock, freed by the system with its holder). Beside the unfinished corpus lies the journal. When
+(locks.py, freed by the system with its holder). Beside the unfinished corpus lies the journal. When
 all is done the corpus takes its name in one step (`bytelm.files.put_folder`).
 """
 
-import fcntl
-import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from bytelm.data.corpus.format import is_built
 from bytelm.data.corpus.journal import JOURNAL, Journal
 from bytelm.data.corpus.metadata import Row
+from bytelm.data.sources.walk import UNFINISHED
 from bytelm.errors import DataError
 from bytelm.files import put_folder, restore_folder
+from bytelm.locks import LOCK, Lock, try_lock
 
 Notify = Callable[[str], None]  # tells a person what is happening, in one sentence
 
@@ -34,7 +35,7 @@ class BuildFolder:
 
     def __init__(self, path: Path, *, settings: Row, overwrite: bool, notify: Notify | None = None):
         self.path, self.notify = path, notify or (lambda message: None)
-        self.folder = path.with_name(f".{path.name}.building")
+        self.folder = path.with_name(f".{path.name}{UNFINISHED}")
         self.corpus = self.folder / "corpus"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder)
@@ -69,9 +70,16 @@ class BuildFolder:
     def _leave(self, *, keep: bool) -> None:
         assert self._lock is not None, "entered once"
         if not keep:
-            shutil.rmtree(self.folder)
-        os.close(self._lock)
+            for entry in self.folder.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry != self._lock.path:
+                    entry.unlink()
+        self._lock.release()
         self._lock = None
+        if not keep:
+            with suppress(OSError):  # another build has begun there
+                self.folder.rmdir()
 
     def clear(self) -> None:
         """Forget whatever an earlier build left."""
@@ -85,17 +93,9 @@ class BuildFolder:
         put_folder(self.corpus, self.path)
 
 
-def _lock(folder: Path) -> int | None:
-    """An open handle that locks the folder, made if need be; None if someone else has it."""
+def _lock(folder: Path) -> Lock | None:
+    """The lock of the folder, which is made if need be; None if someone else has it."""
     while True:
         folder.mkdir(exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        # Its last holder may have removed it between the two calls.
-        if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
-            return handle
-        os.close(handle)
+        with suppress(FileNotFoundError):  # its last holder removed the folder just now
+            return try_lock(folder / LOCK)

@@ -76,7 +76,7 @@ class Corpus:
         overwrite: bool = False,
     ) -> "Corpus":
         """Read `sources` into a new folder `path` and open it; see `bytelm.data.corpus.build`."""
-        # Not above: a build locks its folder, for which there are POSIX calls only.
+        # Not above: whoever only reads need not load what builds.
         from bytelm.data.corpus.build import build
 
         build(sources, path, reading=reading, deduplicate=deduplicate, overwrite=overwrite)
