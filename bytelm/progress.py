@@ -12,6 +12,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bytelm.errors import printable
+
 QUIET_SECONDS = 2.0
 LINE_SECONDS = 10.0
 
@@ -57,7 +59,8 @@ class ProgressDisplay:
                 self._write(text)
 
     def message(self, text: str) -> None:
-        """A line that stays."""
+        """A line that stays; what the terminal could obey, in a file's name say, is escaped."""
+        text = printable(text)
         if self._bar is not None:
             self._bar.console.print(text, markup=False)
         elif not self._silent:

@@ -24,7 +24,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "memory": (),
     "locks": (),
     "device": ("errors",),
-    "progress": (),
+    "progress": ("errors",),
     "pictures": ("errors", "files"),
     "vocab": ("errors",),
     "files": ("errors", "locks"),

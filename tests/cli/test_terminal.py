@@ -35,3 +35,14 @@ def test_lists_of_names_stay_on_their_line():
     listed = unknown_name("file", "x", [ODD])
     assert "\n" not in listed and r"a\x1b[31m\nb\x07\x9b.txt" in listed
     assert isinstance(DataError(listed), ValueError)
+
+
+def test_messages_of_long_work_hold_no_control_characters(capsys):
+    """Training tells what its data leaves out, names and all."""
+    from bytelm.progress import ProgressDisplay
+
+    display = ProgressDisplay()
+    display.message(f"skipped 1 link: {ODD}")
+    display.close()
+    told = capsys.readouterr().err
+    assert r"a\x1b[31m" in told and all(c.isprintable() or c == "\n" for c in told)
