@@ -78,7 +78,7 @@ class ModelOptions:
     ] = None
     window: Annotated[
         int | None,
-        typer.Option(min=1, help="Bytes of context; default: a run's in training, else no limit."),
+        typer.Option(min=1, help="Bytes of context; default: a run's in training, else what fits."),
     ] = None
     stride: Annotated[
         int | None,

@@ -78,8 +78,9 @@ def evaluate(
     from bytelm.evaluate.bits import evaluate_bits
     from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
     from bytelm.evaluate.report import table
+    from bytelm.exact.fitting import fit_to_context
 
-    lm = open_model(model, options)
+    lm = fit_to_context(open_model(model, options), documents)
     joined = b"".join(documents)
     with scoring_progress("evaluating", total=len(joined)):
         result = evaluate_bits(_tokens(lm, model) if canonical_tokens else lm, documents)

@@ -44,7 +44,9 @@ def score(
     if not data:
         raise DataError(f"{file} is empty: there is nothing to score")
     before = given_text("context", context, context_file) or b""
-    lm = open_model(model, options)
+    from bytelm.exact.fitting import fit_to_context
+
+    lm = fit_to_context(open_model(model, options), [before + data])
     with scoring_progress("scoring", total=len(data)):
         scores = lm.score_with_end(data, context=before)
     bits = (-scores / math.log(2)).tolist()
@@ -67,6 +69,8 @@ def score(
     print(f"log P       {report['logprob']:.4f} nats")
     print(f"bits/byte   {report['bits_per_byte']:.4f} over {len(data):,} bytes")
     print(f"end         {bits[-1]:.4f} bits")
+    if lm.window is not None:
+        print(f"context     at most {lm.window:,} bytes, stride {lm.stride:,}")
     print("most surprising:")
     worst = sorted(range(len(data)), key=lambda i: -bits[i])[:5]
     for i in sorted(worst):

@@ -98,7 +98,7 @@ def test_gguf_files_follow_the_same_rule(changes, start):
 
 
 def test_ids_of_a_gguf_file_that_are_no_tokens_are_named():
-    with pytest.raises(CheckpointError, match="bos id 999 is none of its 259"):
+    with pytest.raises(CheckpointError, match="bos id 999 is not one of its 259"):
         read_gguf_tokenizer(metadata(bos_token_id=999))
 
 
