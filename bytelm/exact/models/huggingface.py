@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, CheckpointError
+from bytelm.exact.models.attention_check import check, name_of
 from bytelm.exact.models.recurrent import RecurrentLM, recurrent_state
 from bytelm.exact.models.tree_attention import Group, tree_attention_in
 from bytelm.exact.models.tree_lm import TreeLM, depths
-from bytelm.exact.token_lm import NodeRow, PendingParent
 from bytelm.exact.tokenizers.tables import TokenizerTables
 
 
@@ -43,7 +43,7 @@ class HuggingFaceLM(TreeLM):
             eos_ids=eos_ids,
             start_ids=start_ids,
             device=model.device,
-            limit=getattr(model.config, "max_position_embeddings", None),
+            limit=_context(model),
         )
         self._check()
 
@@ -54,31 +54,24 @@ class HuggingFaceLM(TreeLM):
             logits = self.model(
                 input_ids=torch.tensor([ids], device=device),
                 position_ids=torch.tensor([depths(groups)], device=device),
+                # nothing is padding; left out, positions that jump are taken for packed texts
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),
                 use_cache=False,
             ).logits[0]
         return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
 
-    @torch.inference_mode()
     def _check(self) -> None:
-        """Compare with the model's own forward on a forked tree; an error if they differ."""
-        ordinary = [i for i, data in enumerate(self.vocab_bytes) if data is not None][:3]
-        a, b, c = (ordinary * 3)[:3]
-        cache = self.open()
-        root, _ = self.root(cache)
-        rows: list[NodeRow] = [(root, a), (root, c), (PendingParent(0), b), (PendingParent(1), b)]
-        ((_, ours),) = self.extend_trees([(cache, rows)])
-        ids = torch.tensor([[*self.start_ids, a, b], [*self.start_ids, c, b]])
-        logits = self.model(input_ids=ids.to(self.model.device), use_cache=False).logits
-        theirs = logits[:, -1].float().log_softmax(-1)
+        """Compare with the model's own forward, and keep texts where the two agree."""
+        found = check(self.model, self)
+        if found is not None and (self.limit is None or found.tokens < self.limit):
+            self.limit, self.limit_reason = found.tokens, f"exact up to here for {found.reason}"
         self.rows_evaluated = 0
-        difference = float((ours[2:] - theirs).abs().max())
-        tolerance = 1e-3 if self.model.dtype in (torch.float32, torch.float64) else 0.3
-        if not difference < tolerance:
-            raise BytelmError(
-                f"{type(self.model).__name__} does not compute its attention through the interface "
-                f"of transformers (log-probabilities differ by {difference:.3g}); wrap it in your "
-                "own TokenLM"
-            )
+
+
+def _context(model: Any) -> int | None:
+    """How many positions the model has; None if its configuration sets no limit."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def token_lm(
@@ -94,10 +87,19 @@ def token_lm(
     Raises `CheckpointError` if it is longer, and `BytelmError` for a model that cannot be read.
     """
     padded = padded_vocabulary(model, vocab_bytes, start_ids)
-    name = recurrent_state(model.eval())
-    if name is None:
-        return HuggingFaceLM(model, padded, eos_ids=eos_ids, start_ids=start_ids)
-    return RecurrentLM(model, name, padded, eos_ids=eos_ids, start_ids=start_ids)
+    try:
+        name = recurrent_state(model.eval())
+        if name is None:
+            return HuggingFaceLM(model, padded, eos_ids=eos_ids, start_ids=start_ids)
+        return RecurrentLM(model, name, padded, eos_ids=eos_ids, start_ids=start_ids)
+    except BytelmError:
+        raise
+    except Exception as error:  # models that expect something else fail in every way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BytelmError(
+            f"{name_of(model)} cannot be read token by token along a tree of texts ({reason}); "
+            "wrap it in your own TokenLM"
+        ) from error
 
 
 def padded_vocabulary(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError
+from bytelm.exact.models.attention_check import check, name_of
 from bytelm.exact.models.forked import ForkedLM
 
 _NAMES = ("cache_params", "past_key_values", "state")
@@ -55,7 +56,10 @@ class RecurrentLM(ForkedLM):
     ):
         super().__init__(vocab_bytes, eos_ids=eos_ids, start_ids=start_ids)
         self.model, self.name = model.eval(), name
-        self._check()
+        limit = check(model, self)
+        if limit is not None and limit.reason.startswith("positions"):
+            raise BytelmError(f"{name_of(model)} has {limit.reason}: texts would depend on mates")
+        self.rows_evaluated = 0
 
     def first(self, ids: list[int]) -> tuple[Any, Tensor]:
         state, logprobs = self._call(torch.tensor([ids]), None)
@@ -79,27 +83,6 @@ class RecurrentLM(ForkedLM):
         logits = output.logits[:, -1]
         exact = logits if logits.dtype == torch.float64 else logits.float()
         return output[self.name], exact.log_softmax(-1)
-
-    @torch.inference_mode()
-    def _check(self) -> None:
-        """Compare with the model's own forward over whole texts; an error if they differ."""
-        ordinary = [i for i, data in enumerate(self.vocab_bytes) if data is not None][:3]
-        a, b, c = (ordinary * 3)[:3]
-        root, _ = self.root(None)
-        first, _ = self.extend(None, [(root, a), (root, c)])
-        _, ours = self.extend(None, [(first[1], b), (first[0], b), (first[1], a)])
-        texts = [[*self.start_ids, *tail] for tail in ((c, b), (a, b), (c, a))]
-        ids = torch.tensor(texts, device=self.model.device)
-        theirs = self.model(input_ids=ids, use_cache=False).logits[:, -1].float().log_softmax(-1)
-        self.rows_evaluated = 0
-        difference = float((ours - theirs).abs().max())
-        tolerance = 1e-3 if self.model.dtype in (torch.float32, torch.float64) else 0.3
-        if not difference < tolerance:
-            raise BytelmError(
-                f"{type(self.model).__name__} does not continue from its {self.name} as it reads a "
-                f"whole text (log-probabilities differ by {difference:.3g}); wrap it in your own "
-                "TokenLM"
-            )
 
 
 def select_rows(state: Any, rows: Tensor) -> Any:

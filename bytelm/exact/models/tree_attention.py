@@ -101,7 +101,7 @@ class Group:
     stop: int
     slots: Tensor
     ancestors: NDArray[np.bool_]
-    _bias: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
+    _bias: dict[tuple[int | None, int, int], Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cache: TreeCache, nodes: list[TreeNode], start: int, device: torch.device) -> Group:
@@ -112,40 +112,88 @@ class Group:
         slots = torch.tensor([node.slot for node in nodes], device=device)
         return cls(cache, nodes, start, start + len(nodes), slots, ancestors)
 
-    def bias(self, like: Tensor, window: int | None, repeats: int) -> Tensor:
+    def bias(
+        self, like: Tensor, window: int | None, repeats: int, rule: NDArray[np.bool_] | None = None
+    ) -> Tensor:
         """(repeats · R, used) 0 where a row may look, -inf elsewhere; one for all heads that share
-        keys. window: how many tokens back a sliding-window layer sees."""
-        if (window, repeats) not in self._bias:
+        keys. window: how many tokens back a sliding-window layer sees. rule: (rows of the call,
+        depths), which depths of its path each row of the call may look at besides."""
+        key = (window, repeats, id(rule))  # a rule lives as long as the call
+        if key not in self._bias:
             seen = self.ancestors
-            if window is not None:
+            if window is not None or rule is not None:
                 seen = np.zeros_like(seen)
                 for i, node in enumerate(self.nodes):
-                    seen[i, node.path[-window:]] = True
+                    path = node.path[-window:] if window is not None else node.path
+                    if rule is not None:
+                        first = len(node.path) - len(path)
+                        path = path[rule[self.start + i, first : len(node.path)]]
+                    seen[i, path] = True
             mask = torch.from_numpy(seen).to(like.device)
             bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
             bias = bias.masked_fill_(~mask, -torch.inf).repeat(repeats, 1)
-            self._bias[window, repeats] = bias
-        return self._bias[window, repeats]
+            self._bias[key] = bias
+        return self._bias[key]
 
 
-_groups: ContextVar[list[Group]] = ContextVar("the groups of the running call")
+@dataclass
+class _Call:
+    """The running call: its groups, and the rules behind the masks that were made for it."""
+
+    groups: list[Group]
+    rules: list[tuple[Tensor, NDArray[np.bool_]]] = field(default_factory=list)
+
+    def rule_of(self, mask: Tensor | None, module: Any) -> NDArray[np.bool_] | None:
+        """The rule behind a mask that a layer was given; `BytelmError` for one of other origin."""
+        if mask is None:
+            return None
+        for made, rule in self.rules:
+            if made is mask:
+                return rule
+        raise BytelmError(
+            f"{type(module).__name__} attends with a mask of its own making (biases by distance, "
+            "for one), which tree attention does not have"
+        )
+
+
+_call: ContextVar[_Call] = ContextVar("the running call")
 
 
 @contextmanager
 def tree_attention_in(model: Any, groups: list[Group]) -> Iterator[None]:
     """Within this context `model` attends along `groups` instead of along a sequence."""
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, tree_attention)
+    AttentionMaskInterface.register(NAME, tree_mask)
     config = model.config
     before = config._attn_implementation
     config._attn_implementation = NAME
-    token = _groups.set(groups)
+    token = _call.set(_Call(groups))
     try:
         yield
     finally:
-        _groups.reset(token)
+        _call.reset(token)
         config._attn_implementation = before
+
+
+def tree_mask(*, mask_function: Any, device: Any = "cpu", **options: Any) -> Tensor | None:
+    """What transformers calls for each kind of mask: the model's own rule (which positions see
+    which: windows, chunks), applied to the depths of the new rows and of their ancestors.
+
+    -> None if every row sees all its ancestors, else (1, 1, R, depths) bool.
+    """
+    call = _call.get()
+    rows = torch.tensor([len(node.path) - 1 for group in call.groups for node in group.nodes])
+    ancestors = torch.arange(int(rows.max()) + 1)
+    zero = torch.zeros((), dtype=torch.long)
+    seen = mask_function(zero, zero, rows[:, None], ancestors[None, :])
+    seen = torch.as_tensor(seen).expand(len(rows), len(ancestors)).cpu()
+    if bool((seen | (ancestors[None, :] > rows[:, None])).all()):
+        return None
+    mask = seen[None, None].to(device)
+    call.rules.append((mask, seen.numpy()))
+    return mask
 
 
 def tree_attention(
@@ -166,14 +214,16 @@ def tree_attention(
             raise BytelmError(
                 f"{type(module).__name__} uses {meaning}, which tree attention does not have"
             )
+    call = _call.get()
     out = attend(
-        _groups.get(),
+        call.groups,
         module.layer_idx,
         (query[0], key[0], value[0]),
         scaling=scaling,
         window=options.get("sliding_window"),
+        rule=call.rule_of(attention_mask, module),
     )
-    return out.transpose(0, 1)[None], None
+    return out.transpose(0, 1)[None].contiguous(), None
 
 
 def attend(
@@ -183,13 +233,15 @@ def attend(
     *,
     scaling: float | None = None,
     window: int | None = None,
+    rule: NDArray[np.bool_] | None = None,
 ) -> Tensor:
     """(heads, R, value width): each new row attends to its ancestors and itself.
 
     projected   queries (heads, R, K), keys (key heads, R, K) and values of the new rows
     window      how many tokens of its path a row sees, itself included; None = all
+    rule        as in `Group.bias`
     """
-    pieces = [_attend(group, layer, *projected, scaling, window) for group in groups]
+    pieces = [_attend(group, layer, *projected, scaling, window, rule) for group in groups]
     return torch.cat(pieces, dim=1)
 
 
@@ -201,6 +253,7 @@ def _attend(
     value_GRK: Tensor,
     scaling: float | None,
     window: int | None,
+    rule: NDArray[np.bool_] | None,
 ) -> Tensor:
     """The group's rows attend to their ancestors: (heads, R, value width). Heads that share keys
     (G key heads) are laid side by side as rows, so that keys are never repeated."""
@@ -215,7 +268,7 @@ def _attend(
         stacked[None],
         keys[None, :, :used],
         values[None, :, :used],
-        attn_mask=group.bias(query_HRK, window, repeats),
+        attn_mask=group.bias(query_HRK, window, repeats, rule),
         scale=scaling,
     )
     return out.reshape(heads, group.stop - group.start, -1)

@@ -25,6 +25,7 @@ class TreeLM(ABC):
     """A `TreeTokenLM` over a tree of keys and values. A subclass supplies `forward`.
 
     limit            the longest path in tokens, start tokens included; None = no limit
+    limit_reason     why, where it is not the model's own context
     rows_evaluated   counts token rows through the model
     """
 
@@ -41,6 +42,7 @@ class TreeLM(ABC):
         self.eos_ids = eos_ids
         self.start_ids = list(start_ids)
         self.limit = limit
+        self.limit_reason = ""
         self.rows_evaluated = 0
         self._device = device
 
@@ -113,9 +115,11 @@ class TreeLM(ABC):
         longest = max(len(node.path) for node in nodes)
         if self.limit is not None and longest > self.limit:
             cache.give_back(nodes)
+            why = f" ({self.limit_reason})" if self.limit_reason else ""
             raise BytelmError(
                 f"the text needs {longest} tokens with its start tokens, but the model's context "
-                f"is {self.limit}: read it in windows (window=N bytes), or give a shorter context"
+                f"is {self.limit}{why}: read it in windows (window=N bytes), or give a shorter "
+                "context"
             )
         return nodes
 
