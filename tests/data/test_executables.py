@@ -112,6 +112,49 @@ def test_a_file_that_only_starts_like_an_executable_passes_whole(tmp_path):
         assert document.data == data and "offset" not in document.meta
 
 
+def elf_of(sections: list[tuple[int, int, int]], content: bytes) -> bytes:
+    """A 64-bit ELF file with sections (offset in `content`, size, flags) and their string table."""
+    names = b"\0.part\0.names\0"
+    start = 64 + len(content) + len(names)
+    rows = [(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)]
+    rows += [(1, 1, flags, 0, 64 + at, size, 0, 0, 1, 0) for at, size, flags in sections]
+    rows.append((7, 3, 0, 0, 64 + len(content), len(names), 0, 0, 1, 0))
+    count = len(rows)
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    head = (3, 62, 1, 0, 0, start, 0, 64, 0, 0, 64, count, count - 1)
+    table = b"".join(struct.pack("<IIQQQQIIQQ", *row) for row in rows)
+    return ident + struct.pack("<HHIQQQIHHHHHH", *head) + content + names + table
+
+
+@pytest.mark.parametrize("count, cut", [(1, True), (2, True), (3, False), (1500, False)])
+def test_overlapping_sections_are_bounded_by_twice_the_file(tmp_path, count, cut):
+    """A 196 KB file with 1,500 overlapping section headers gave 149 MB."""
+    content = bytes(range(256)) * 390
+    data = elf_of([(0, len(content), 4)] * count, content)
+    (tmp_path / "x.so").write_bytes(data)
+    reading = Reading(sections="each")
+    found = [document.data for document in open_source(tmp_path, reading=reading)]
+    assert sum(map(len, found)) <= 2 * len(data)
+    if cut:
+        assert found[:count] == [content] * count and not reading.notes.counts
+    else:
+        assert found == [data] and reading.notes.counts == {"unsplit executable": 1}
+        with pytest.raises(DataError, match="--strict: unsplit executable.*overlap"):
+            list(open_source(tmp_path, reading=Reading(sections="each", strict=True)))
+
+
+def test_executables_that_are_not_cut_or_have_no_code_are_counted(tmp_path):
+    content = b"nothing to execute" * 9
+    (tmp_path / "data.so").write_bytes(elf_of([(0, len(content), 2)], content))
+    (tmp_path / "cut.so").write_bytes(FILES[0].read_bytes()[:300])
+    (tmp_path / "text.txt").write_bytes(b"no executable")
+    reading = Reading(sections="code")
+    found = [document.data for document in open_source(tmp_path, reading=reading)]
+    assert found == [FILES[0].read_bytes()[:300], b"no executable"]
+    counts = {"executable without code": 1, "unsplit executable": 1}
+    assert reading.notes.counts == counts
+
+
 @settings(max_examples=40)
 @given(name=st.sampled_from(SMALL), data=st.data())
 def test_damaged_executables_never_give_bytes_beyond_the_file(name, data):

@@ -18,6 +18,7 @@ import zstandard
 from pyarrow import parquet
 
 from bytelm.data import Reading, open_source
+from bytelm.data.corpus.records import RecordFields, open_records
 from bytelm.data.sources import Limits
 from bytelm.errors import DataError
 from tests.data.containers import ar_of, tar_of, zip_of
@@ -310,6 +311,21 @@ def test_nulls_are_counted_and_not_called_a_wrong_field(tmp_path):
         assert read(path) == ([b"x"], {"null record": 1})
         with pytest.raises(DataError, match="field 'text' is null"):
             read(path, strict=True)
+
+
+def test_records_with_null_fields_do_not_shift_the_fields_beside_them(tmp_path):
+    """Texts and byte columns are told by their records, not counted."""
+    path = tmp_path / "r.jsonl"
+    fields = RecordFields(text="text", byte_columns=("source",))
+    write(path, b'{"text": "1", "source": "a"}\n{"text": null, "source": "b"}\n')
+    with path.open("ab") as stream:
+        stream.write(b'{"text": "3", "source": "c"}\n')
+    corpus = open_records(path, fields=fields)
+    assert [corpus.document(i).tobytes() for i in range(2)] == [b"1", b"3"]
+    assert list(corpus.column("source")) == [b"a", b"c"]
+    write(path, b'{"text": "1", "source": null}\n')
+    with pytest.raises(DataError, match="line 1: the field 'source' is null"):
+        open_records(path, fields=fields)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])

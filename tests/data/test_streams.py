@@ -109,3 +109,12 @@ def test_the_ratio_counts_beyond_the_floor_only(kind):
         unpack(packed, size=len(packed), floor_bytes=1 << 20)
     with pytest.raises(LimitError, match="--max-unpacked"):
         unpack(packed, size=len(packed), unpacked_bytes=1 << 20)
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_an_honest_text_of_any_size_is_no_bomb(kind):
+    """A gzip text of ratio 3.6 was refused at 1 GiB; no limit of ours depends on the size alone."""
+    text = "".join(f"{n * n} bytes of {n:x} in {n * 7919 % 9973}\n" for n in range(30_000)).encode()
+    packed = PACKERS[kind](text)
+    assert 2 < len(text) / len(packed) < 20
+    assert unpack(packed, size=len(packed), floor_bytes=1) == text

@@ -5,12 +5,13 @@ Records too many for memory are built into a corpus with their columns instead
 (`bytelm data build --column`).
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bytelm.data.corpus.format import PathLike, is_corpus
 from bytelm.data.corpus.in_memory import read_into_memory
 from bytelm.data.corpus.reader import Corpus
-from bytelm.data.sources.base import PlacedSource, Reading, Source
+from bytelm.data.sources.base import Document, PlacedSource, Reading, Source
 from bytelm.data.sources.hub import HubSource
 from bytelm.data.sources.notes import Notes
 from bytelm.data.sources.open import open_source
@@ -45,11 +46,31 @@ def open_records(spec: PathLike, *, fields: RecordFields, notes: Notes | None = 
     source = open_source(spec, reading=reading)
     if fields.byte_columns:
         _require_records(source, spec, fields=fields)
-    more = {
-        name: [document.data for document in open_source(spec, reading=Reading(field=name))]
-        for name in fields.byte_columns
+    more: dict[str, list[bytes]] = {name: [] for name in fields.byte_columns}
+    return Corpus([read_into_memory(spec, _with_columns(source, spec, more), more=more)])
+
+
+def _with_columns(
+    source: Source, spec: PathLike, more: Mapping[str, list[bytes]]
+) -> Iterator[Document]:
+    """The documents of `source`; the fields of the same records are added to the lists in `more`.
+
+    Records are told by their places, not counted: one whose text is null is left out.
+    """
+    beside = {
+        name: {_place(d): d.data for d in open_source(spec, reading=Reading(field=name))}
+        for name in more
     }
-    return Corpus([read_into_memory(spec, source, more=more)])
+    for document in source:
+        for name, values in more.items():
+            if (place := _place(document)) not in beside[name]:
+                raise DataError(f"{place[0]}, {place[1]}: the field {name!r} is null")
+            values.append(beside[name][place])
+        yield document
+
+
+def _place(document: Document) -> tuple[str, str]:
+    return str(document.meta["source"]), str(document.meta["path"])
 
 
 def _require_records(source: Source, spec: PathLike, *, fields: RecordFields) -> None:
