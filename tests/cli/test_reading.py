@@ -66,8 +66,8 @@ def test_options_become_the_reading():
     limits = Limits(unpacked_bytes=2 << 30, ratio=9.5, nesting=1, window_bytes=1024)
     assert options.reading() == Reading(limits=limits)
     assert ReadingOptions().reading() == Reading()
-    with pytest.raises(DataError, match="nesting must be at least 1, not 0"):
-        ReadingOptions(max_nesting=0).reading()
+    with pytest.raises(DataError, match="members must be at least 1, not 0"):
+        ReadingOptions(max_members=0).reading()
     with pytest.raises(BytelmError, match="2GiB"):
         to_bytes("much")
 

@@ -18,17 +18,17 @@ class Limits:
     unpacked_bytes  bytes that come out in all
     ratio           bytes out to bytes in, judged once `floor_bytes` have come out
     floor_bytes     bytes that may come out whatever the ratio
-    nesting         archives in archives
+    nesting         archives in archives; 0: an archive in an archive is refused
     members         files in an archive, those of nested ones included
     window_bytes    memory a zstd frame may ask for (the default reads all that `zstd --long=31`
                     writes; it is taken as the frame fills it)
 
-    Raises `DataError` for a value below 1.
+    Raises `DataError` for a value below 1 (of `nesting`: below 0).
 
-    >>> Limits(nesting=0)
+    >>> Limits(members=0)
     Traceback (most recent call last):
     ...
-    bytelm.errors.DataError: the limit nesting must be at least 1, not 0
+    bytelm.errors.DataError: the limit members must be at least 1, not 0
     """
 
     unpacked_bytes: int = 1 << 40
@@ -41,8 +41,9 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value >= 1:
-                raise DataError(f"the limit {field.name} must be at least 1, not {value}")
+            least = 0 if field.name == "nesting" else 1
+            if not value >= least:
+                raise DataError(f"the limit {field.name} must be at least {least}, not {value}")
 
     @staticmethod
     def option(name: str) -> str:
