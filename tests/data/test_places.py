@@ -204,3 +204,17 @@ def test_a_document_from_a_pipe_never_ends_early_the_second_time():
         assert len(document.head()) == 1 << 20 and len(document.data) == 3 << 20
         with pytest.raises(DataError, match="once only"):
             document.data  # noqa: B018
+
+
+def test_a_corpus_of_any_name_goes_through_every_command(tree, tmp_path):
+    """Issue 9, case 13: a name that is not UTF-8 was a traceback of pyarrow."""
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/c\xff")
+    commands = [
+        ["data", "build", str(tree / "deep"), "--out", out, "--json"],
+        ["data", "inspect", out, "--json"],
+        ["tokenizer", "train", out, "--vocab-size", "264", "--out", str(tmp_path / "t"), "--json"],
+    ]
+    for command in commands:
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert read_documents([out]) == read_documents([str(tree / "deep")])
