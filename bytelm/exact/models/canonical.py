@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class CanonicalLM:
         self.vocab_bytes = lm.vocab_bytes
         self.eos_ids = lm.eos_ids
         self.start_ids = lm.start_ids
+        self._longest = max(len(data) for data in lm.vocab_bytes if data)
         self._valid = lru_cache(maxsize=4096)(self._find_valid)
 
     def open(self) -> Cache:
@@ -89,13 +91,28 @@ class CanonicalLM:
         if data is None:  # a special symbol of the context: encoding starts from scratch
             return _Masked(inner, b"", ())
         window, tokens = parent.window + data, (*parent.tokens, token)
-        at = self.encoder.restart(window, 0)
+        at = self.encoder.restart(window, 0) or self.encoder.restart(window, self._settled(window))
         while at > 0 and tokens:
             first = self.vocab_bytes[tokens[0]] or b""
             if len(first) > at:  # the prefix is not canonical: leave it whole, it has no mass
                 break
             window, tokens, at = window[len(first) :], tokens[1:], at - len(first)
         return _Masked(inner, window, tokens)
+
+    def _settled(self, window: bytes) -> int:
+        """The bytes of the window that are spelled by the same tokens whatever follows it: those
+        that the encodings have in common which stop where a token may reach beyond the end. 0 for a
+        short window, which costs nothing to keep."""
+        if len(window) < 2 * self._longest:
+            return 0
+        shared: Tokens | None = None
+        for cut in range(len(window) - self._longest + 1, len(window) + 1):
+            for tokens in self.encoder.prefixes(window[:cut]):
+                if tokens is None:
+                    continue
+                pairs = zip(tokens, tokens if shared is None else shared, strict=False)
+                shared = tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return sum(len(self.vocab_bytes[token] or b"") for token in shared or ())
 
     def _mask(self, node: _Masked, logprobs: Tensor) -> Tensor:
         valid = torch.from_numpy(self._valid(node.window, node.tokens))
