@@ -1,0 +1,149 @@
+"""Every whole-number constant of models and decoding: crossed by a test, here or where it says.
+
+Growth units, blocks, batch sizes and look-ahead bound memory or time, never results. So each is set
+to values below, at and above what a small text reaches, and the numbers must stay. A new constant
+fails the first test until it is listed with what crosses it. Arguments with such a default (the
+chunk of a scan) are crossed where they are tested (tests/nn/test_ssd.py).
+"""
+
+import ast
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import bytelm
+from bytelm.lm.generate import generate_batch
+from tests.exact.test_converter import MODES
+from tests.lm import subwords
+from tests.lm.contract import hnet, transformer
+
+TEXT = b"then there he the\nother n re he there the " * 2
+
+
+def steps(lm) -> Tensor:
+    """All distributions of two texts that grow in turns, then joined with a third."""
+    state, found = lm.start_batch([b"", b"the"]), []
+    for i in range(30):
+        state = state.feed([TEXT[i : i + 1], TEXT[i : i + 2] if i % 3 else b""])
+        found.append(state.logprobs())
+    joined = state.join([lm.start_batch([TEXT[:40]])]).feed([b"a", b"", TEXT[:9]])
+    return torch.cat([*found, joined.logprobs(), joined.logprob.view(-1, 1).expand(-1, 257)])
+
+
+def scores(lm) -> Tensor:
+    texts = [TEXT, b"", b"t", TEXT[:17]]
+    return torch.cat(lm.score_batch_with_end(texts, context=[b"he", None, b"", b"th"]))
+
+
+def native() -> Tensor:
+    return torch.cat([steps(transformer(window=50, stride=20)), steps(hnet(["m1", ["T1"], "m1"]))])
+
+
+def written() -> Tensor:
+    lm = transformer(window=200, stride=100)
+    prompts = [TEXT[:n] for n in (0, 1, 5, 63, 64, 65, 70, 84)]
+    rows = generate_batch(lm, prompts, max_bytes=6, rows=5)
+    return torch.tensor([list(row.data.ljust(7, b".")) for row in rows])
+
+
+def fed() -> Tensor:
+    """log P after pieces of several lengths, asked each time."""
+    lm, found = transformer(layers=1, window=30, stride=10), []
+    state, at = lm.start(), 0
+    for size in (3, 1, 20, 2, 2, 15, 1, 7):
+        state, at = state.feed(TEXT[at : at + size]), at + size
+        found.append(state.logprob)
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def converted() -> Tensor:
+    found = [scores(lm) for lm in MODES.values()]
+    pieces = [TEXT[:7], TEXT[7:15], TEXT[15:24], TEXT[24:]]
+    for lm in MODES.values():
+        state = lm.start_batch([b"", b"n"])
+        for piece in pieces:
+            state = state.feed([piece, piece[:3]])
+        found += [state.logprob, state.logprobs().flatten()]
+    return torch.cat(found)
+
+
+def subword_tokens() -> Tensor:
+    tokens = subwords.transformer().tokens
+    return torch.stack([row.sum() for row in tokens.score_batch_with_end([TEXT, b"", TEXT[:20]])])
+
+
+def llama() -> Tensor:
+    pytest.importorskip("transformers")
+    from bytelm.exact import convert
+    from tests.exact.test_huggingface import llama, tokenizer
+
+    return scores(convert(llama().to(torch.float64), tokenizer(), mode="canonical"))
+
+
+# constant -> (values to cross, what is computed)
+CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
+    "bytelm.nn.cache._GROWTH": ((1, 7, 63, 1000), native),
+    "bytelm.lm.decoder.BATCH_POSITIONS": ((1, 50, 10**6), lambda: scores(transformer())),
+    "bytelm.lm.subword._BATCH_LOGITS": ((1, 9000, 10**9), subword_tokens),
+    "bytelm.lm.generation._SHORT": ((1, 5, 10**6), written),
+    "bytelm.lm.running_logprob.POSITIONS_PER_STEP": ((0, 1, 4, 10**6), fed),
+    "bytelm.exact.advance._ROWS_PER_CALL": ((1, 2, 5, 10**6), converted),
+    "bytelm.exact.advance._PREFETCH_FROM": ((1, 10**6), converted),
+    "bytelm.exact.advance._DRY_RUNS": ((0, 1, 50), converted),
+    "bytelm.exact.converter._HELD_NUMBERS": ((1, 600, 10**9), converted),
+    "bytelm.exact.models.tree_lm.ROWS_PER_FORWARD": ((1, 3, 10**6), llama),
+    "bytelm.exact.models.tree_attention._FIRST_CAPACITY": ((1, 3, 500), llama),
+}
+
+# constants that decide something else than memory or time, and where they are tested
+ELSEWHERE = {
+    "bytelm.lm.classifier.BATCH_POSITIONS": "tests/lm/test_classifier.py",
+    "bytelm.lm.constraint._FARTHEST": "tests/lm/test_generate.py (lengths in messages)",
+    "bytelm.lm.dfa.MAX_STATES": "tests/lm/test_generate.py (patterns too large)",
+    "bytelm.lm.dfa.DEAD": "tests/lm/test_regex.py",
+    "bytelm.lm.infill.SAMPLES": "tests/lm/test_infill.py",
+    "bytelm.lm.infill._ROUNDS": "tests/lm/test_infill.py (one candidate at a time)",
+    "bytelm.lm.ngram.MAX_ORDER": "tests/lm/test_ngram.py",
+    "bytelm.lm.ngram._BITS": "tests/lm/test_ngram.py",
+    "bytelm.lm.regex.MAX_NFA_STATES": "tests/lm/test_generate.py (patterns too large)",
+    "bytelm.nn.tables.NONE": "tests/nn",
+    "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
+    "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",
+    "bytelm.exact.text_beam._HYPOTHESES": "tests/exact/test_impossible.py (narrow beams)",
+    "bytelm.exact.models.model_directory._LARGEST_CONFIG": "tests/exact (refused files)",
+}
+
+
+def constants() -> set[str]:
+    """Module-level whole numbers with a name in capitals, of nn, lm and exact."""
+    found = set()
+    root = Path(bytelm.__file__).parent
+    for path in (path for part in ("nn", "lm", "exact") for path in (root / part).rglob("*.py")):
+        module = ".".join(("bytelm", *path.relative_to(root).with_suffix("").parts))
+        nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
+        names = [node.targets[0].id for node in nodes if isinstance(node.targets[0], ast.Name)]
+        for name in filter(str.isupper, names):
+            if type(getattr(importlib.import_module(module), name)) is int:
+                found.add(f"{module}.{name}")
+    return found
+
+
+def test_every_constant_is_crossed_by_a_test():
+    assert constants() == CROSSED.keys() | ELSEWHERE.keys()
+    for where in ELSEWHERE.values():
+        assert Path(bytelm.__file__).parents[1].joinpath(where.split(" (")[0]).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, (values, _) in CROSSED.items() for value in values]
+)
+def test_what_bounds_memory_or_time_changes_no_number(name, value, monkeypatch):
+    compute = CROSSED[name][1]
+    module, attribute = name.rsplit(".", 1)
+    expected = compute()
+    monkeypatch.setattr(importlib.import_module(module), attribute, value)
+    torch.testing.assert_close(compute(), expected, rtol=1e-9, atol=1e-9)
