@@ -109,11 +109,16 @@ ELSEWHERE = {
     "bytelm.lm.infill._ROUNDS": "tests/lm/test_infill.py (one candidate at a time)",
     "bytelm.lm.ngram.MAX_ORDER": "tests/lm/test_ngram.py",
     "bytelm.lm.ngram._BITS": "tests/lm/test_ngram.py",
+    "bytelm.lm.regex._CLASSES": "tests/lm/test_regex.py (flags)",
     "bytelm.lm.regex.MAX_NFA_STATES": "tests/lm/test_generate.py (patterns too large)",
     "bytelm.nn.tables.NONE": "tests/nn",
     "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
     "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",
     "bytelm.exact.text_beam._HYPOTHESES": "tests/exact/test_impossible.py (narrow beams)",
+    "bytelm.exact.fitting._ROOM": "tests/exact",
+    "bytelm.exact.models.attention_check.CHECKED": "tests/exact",
+    "bytelm.exact.models.attention_check._ROWS": "tests/exact",
+    "bytelm.exact.models.attention_check._CUT": "tests/exact",
     "bytelm.exact.models.model_directory._LARGEST_CONFIG": "tests/exact (refused files)",
 }
 
