@@ -13,6 +13,7 @@ from bytelm.recipe import Recipe
 from bytelm.recipe_sections import MuonSettings
 from bytelm.registry import architecture
 from bytelm.training import train
+from bytelm.training.distributed import Ranks
 from bytelm.training.optimizer import Optimizers
 from bytelm.vocab import ByteVocab
 from tests.arch.cases import CASES, LABELS, training_batch
@@ -150,3 +151,8 @@ def test_rotary_tables_are_made_on_the_cpu_where_there_is_no_float64(monkeypatch
     monkeypatch.setattr(rope, "has_float64", lambda device: False)
     found = rope.rotary_tables(positions, 8, base=10_000.0, dtype=torch.float32)
     assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
+def test_sums_over_ranks_keep_all_digits():
+    found = Ranks(torch.device("cpu")).total_sums({"a": 1 / 3, "b": torch.tensor([1, 2])})
+    assert found["a"] == 1 / 3 and found["b"].tolist() == [1.0, 2.0]

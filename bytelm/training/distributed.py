@@ -47,7 +47,9 @@ class Ranks:
     def total_sums(self, sums: Mapping[str, float | Tensor]) -> dict[str, float | Tensor]:
         """Each entry summed over the ranks, in float64; names and shapes are the same on each."""
         shapes = {name: torch.as_tensor(value).shape for name, value in sums.items()}
-        flat = [torch.as_tensor(v).cpu().double().flatten() for v in sums.values()]
+        # on the CPU: not every device has float64
+        values = [v.cpu() if isinstance(v, Tensor) else v for v in sums.values()]
+        flat = [torch.as_tensor(v, dtype=torch.float64).flatten() for v in values]
         totals = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64)
         if self.world > 1:
             totals = totals.to(self.device)
