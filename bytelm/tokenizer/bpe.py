@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -265,8 +265,11 @@ class BinaryBPE:
 
     def to_json(self, *, layout: str = "byte-level") -> bytes:
         """The content of `tokenizer.json` in one of the two published layouts."""
+        return files.dump(self._content(layout))
+
+    def _content(self, layout: str) -> dict[str, Any]:
         spell = [self.codec.token(i) for i in range(len(self.codec))]
-        return files.dump(files.to_json(self._stored, spell, layout))
+        return files.to_json(self._stored, spell, layout)
 
     @property
     def fingerprint(self) -> str:
@@ -306,10 +309,16 @@ class BinaryBPE:
         layout: str = "byte-level",
         compress: bool = False,
     ) -> Path:
-        """Writes folder/tokenizer.json (or .json.gz, which only `load` reads); returns its path."""
-        data = self.to_json(layout=layout)
+        """Writes folder/tokenizer.json (or .json.gz, which only `load` reads); returns its path.
+
+        Beside a plain one goes the tokenizer_config.json that `transformers.AutoTokenizer` reads.
+        """
+        content = self._content(layout)
+        data = files.dump(content)
         path = Path(folder) / (files.NAME + (".gz" if compress else ""))
         write_bytes(path, files.compressed(data) if compress else data)
+        if not compress:
+            write_bytes(path.with_name(files.CONFIG), files.dump(files.config_of(content)) + b"\n")
         return path
 
 

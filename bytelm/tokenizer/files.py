@@ -29,6 +29,17 @@ from bytelm.errors import BytelmError, DataError, unknown_name
 
 LAYOUTS = ("byte-level", "latin-1")
 NAME = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+# special token -> what transformers calls it
+_ROLES = {
+    "<|start|>": "bos_token",
+    "<|end|>": "eos_token",
+    "<|pad|>": "pad_token",
+    "<|unk|>": "unk_token",
+    "<|cls|>": "cls_token",
+    "<|sep|>": "sep_token",
+    "<|mask|>": "mask_token",
+}
 _APART = "\ue0ff"  # in front of a special token's name where a token of bytes is spelled so
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 
@@ -97,6 +108,22 @@ def to_json(stored: Stored, spell: list[bytes], layout: str) -> dict[str, Any]:
             "vocab": dict(sorted_by_id(vocabulary)),
             "merges": [[words[a], words[b]] for a, b in stored.merges.tolist()],
         },
+    }
+
+
+def config_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The object of `tokenizer_config.json` beside the content of a `tokenizer.json`: what
+    `transformers.AutoTokenizer` takes for the end of a text, for padding and so on.
+
+    It finds its special tokens in any text, too, unless they are to be split like text.
+    """
+    declared = (content["post_processor"] or {}).get("special_tokens", {})
+    roles = {role: declared[name]["tokens"][0] for name, role in _ROLES.items() if name in declared}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
+        **roles,
     }
 
 

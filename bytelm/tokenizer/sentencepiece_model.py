@@ -8,12 +8,9 @@ its own encoding), so ids are equal. The file is a protocol buffer of a dozen fi
 by hand; the field numbers are those of sentencepiece_model.proto.
 """
 
-import struct
 from collections.abc import Sequence
 
 FIRST = 0x4E00
-_NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3  # types of pieces
-_BPE = 2
 _TO_TEXT = {value: FIRST + value for value in range(256)}
 
 
@@ -31,39 +28,21 @@ def sentencepiece_model(
 ) -> bytes:
     """The `.model` file. `tokens` in the order of ids: bytes, or the names of special tokens, of
     which one is `unknown` (sentencepiece demands it); `ranks` in the order of merging."""
-    parts = []
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    kinds = proto.ModelProto.SentencePiece
+    model = proto.ModelProto()
     for token, rank in zip(tokens, ranks, strict=True):
         if isinstance(token, bytes):
-            piece = _text(1, as_text(token)) + _float(2, -float(rank)) + _int(3, _NORMAL)
+            model.pieces.add(piece=as_text(token), score=-float(rank), type=kinds.NORMAL)
         else:
-            piece = _text(1, token) + _int(3, _UNKNOWN if token == unknown else _CONTROL)
-        parts.append(_message(1, piece))
-    absent = (1 << 64) - 1  # -1: neither beginning, end nor padding are ever added
-    trainer = _int(3, _BPE) + _int(4, len(tokens)) + _int(40, tokens.index(unknown))
-    trainer += _int(41, absent) + _int(42, absent) + _int(43, absent) + _text(45, unknown)
-    identity = _text(1, "identity") + _int(3, 0) + _int(4, 0) + _int(5, 0)
-    return b"".join([*parts, _message(2, trainer), _message(3, identity)])
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _int(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _float(field: int, value: float) -> bytes:
-    return _varint(field << 3 | 5) + struct.pack("<f", value)
-
-
-def _message(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
-
-
-def _text(field: int, value: str) -> bytes:
-    return _message(field, value.encode())
+            kind = kinds.UNKNOWN if token == unknown else kinds.CONTROL
+            model.pieces.add(piece=token, type=kind)
+    trainer = model.trainer_spec
+    trainer.model_type, trainer.vocab_size = proto.TrainerSpec.BPE, len(tokens)
+    trainer.unk_id, trainer.unk_piece = tokens.index(unknown), unknown
+    trainer.bos_id = trainer.eos_id = trainer.pad_id = -1  # none of them is ever added
+    rules = model.normalizer_spec
+    rules.name = "identity"
+    rules.add_dummy_prefix = rules.remove_extra_whitespaces = rules.escape_whitespaces = False
+    return bytes(model.SerializeToString(deterministic=True))
