@@ -226,8 +226,19 @@ def system_error(error: BaseException) -> int | None:
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Make a file, or the names in a folder, survive a crash of the machine. Where a system does
+    not do that for folders (Windows, some network disks), their names are its own business."""
+    folder = path.is_dir()
+    try:  # Windows flushes what is open for writing alone
+        handle = os.open(path, os.O_RDONLY if folder or os.name == "posix" else os.O_RDWR)
+    except PermissionError:
+        if folder:
+            return
+        raise
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
