@@ -1,14 +1,15 @@
 """`bytelm data build` and `bytelm data inspect`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from bytelm.cli.common import Json
 from bytelm.cli.output import note, print_json
+from bytelm.cli.progress import reading_progress
 from bytelm.cli.reading import ReadingOptions, tell, with_reading_options
+from bytelm.data.bundled import find_data
 
 data = typer.Typer(no_args_is_help=True, help="Build a corpus from any files, or look at one.")
 
@@ -16,7 +17,6 @@ Sections = Annotated[
     Literal["whole", "code", "each"],
     typer.Option(help="Executables whole, cut into sections (each), or only their code."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,10 @@ def build(
     ] = False,
     sections: Sections = "whole",
     heldout: Annotated[
-        float, typer.Option(help="Share of groups for OUT/heldout; the rest goes to OUT/train.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of groups for OUT/heldout; the rest goes to OUT/train."
+        ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Chooses which groups are held out.")] = 0,
     deduplicate: Annotated[bool, typer.Option(help="Leave out documents of equal bytes.")] = True,
@@ -74,7 +77,7 @@ def build(
         "overwrite": overwrite,
         "notify": note,
     }
-    with _progress() as report:
+    with reading_progress() as report:
         if heldout:
             split = build_split(paths, out, heldout=heldout, seed=seed, progress=report, **settings)
             built = list(split)
@@ -100,23 +103,6 @@ def build(
         )
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar with counts on stderr, when that is a terminal; how much is to come is not known."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    text = TextColumn("{task.description}", markup=False)
-    bar = Progress(BarColumn(bar_width=24), text, TimeElapsedColumn(), console=console)
-    bar.disable = not console.is_terminal
-    with bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda documents, size: bar.update(
-            task, description=f"{documents:,} documents, {size / 1e6:,.1f} MB"
-        )
-
-
 @data.command()
 @with_reading_options
 def inspect(
@@ -138,8 +124,12 @@ def inspect(
 
     how = reading.reading(sections=sections)
     totals = Inspection(sample_bytes=sample_mib << 20)
-    for document in open_source(paths, reading=how):
-        totals.add(document)
+    size = 0
+    with reading_progress() as shown:
+        for document in open_source([find_data(path) for path in paths], reading=how):
+            totals.add(document)
+            size += totals.sizes[-1]
+            shown(len(totals.sizes), size)
     report = totals.report()
     tell(how)
     if plots is not None:
@@ -167,6 +157,9 @@ def _show(report: dict[str, Any]) -> None:
         elif isinstance(value, int):
             value = f"{value:,}"
         table.add_row(name.replace("_", " "), value)
-    Console().print(table)
+    console = Console()
+    with console.capture() as text:  # printing itself, it would end the process at a closed stdout
+        console.print(table)
+    print(text.get(), end="")
     if not report["documents"]:
         note("nothing was found: the sources are empty")

@@ -3,6 +3,8 @@
 A run that is no `ByteLM`, such as a classifier, is judged by the figures of its own objective.
 """
 
+import json as json_module
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +68,7 @@ def evaluate(
             *(["canonical-tokens"] * canonical_tokens),
             *(["primed"] * (primed is not None)),
             *(["model"] * bool(options.more)),
+            *(f.name for f in fields(reading) if getattr(reading, f.name) != f.default),
         )
         _judge(model, data, json=json, device=options.device)
         return
@@ -100,19 +103,21 @@ def evaluate(
 def _refuse_idle(model: Path, *options: str) -> None:
     """`BytelmError` if there are options without effect on a run of another family."""
     if options:
+        names = [name.replace("_", "-") for name in options]
         raise BytelmError(
-            f"--{' and --'.join(options)} mean nothing here: {model} is judged by the figures of "
+            f"--{' and --'.join(names)} mean nothing here: {model} is judged by the figures of "
             "its own objective, not by bits per byte"
         )
 
 
 def _is_judged_by_its_objective(model: Path) -> bool:
-    """Whether MODEL is a run of another family than the one that predicts each next byte."""
-    from bytelm.registry import architecture
-    from bytelm.run import Run
-
-    run = Run(model)
-    return run.has_model and architecture(run.description().arch).family != "causal"  # type: ignore[attr-defined]
+    """Whether MODEL is a run of another family than the one that predicts each next byte; read
+    from its config.json as it stands, without torch. What is wrong with that file, `load` tells."""
+    try:
+        stored = json_module.loads((model / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(stored, dict) and "arch" in stored and stored.get("family") != "causal"
 
 
 def _judge(model: Path, data: list[str], *, json: bool, device: str | None) -> None:

@@ -25,6 +25,20 @@ def progress(what: str, *, unit: str) -> Iterator[Callable[[int, int | None], No
 
 
 @contextmanager
+def reading_progress() -> Iterator[Callable[[int, int], None]]:
+    """A callback `(documents, bytes)` of what was read so far; what is to come is not known."""
+    from bytelm.progress import ProgressDisplay
+
+    display = ProgressDisplay()
+    try:
+        yield lambda documents, size: display.show(
+            f"reading: {documents:,} documents, {size / 1e6:,.1f} MB"
+        )
+    finally:
+        display.close()
+
+
+@contextmanager
 def scoring_progress(what: str, *, total: int | None) -> Iterator[None]:
     """Shows how many bytes have been scored by whatever model computes in this block."""
     from bytelm.lm.scored import watch_scored

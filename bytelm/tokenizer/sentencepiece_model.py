@@ -9,6 +9,8 @@ by hand; the field numbers are those of sentencepiece_model.proto.
 """
 
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 FIRST = 0x4E00
 _TO_TEXT = {value: FIRST + value for value in range(256)}
@@ -28,8 +30,8 @@ def sentencepiece_model(
 ) -> bytes:
     """The `.model` file. `tokens` in the order of ids: bytes, or the names of special tokens, of
     which one is `unknown` (sentencepiece demands it); `ranks` in the order of merging."""
-    from sentencepiece import sentencepiece_model_pb2 as proto
-
+    # its classes are made when it is imported
+    proto: Any = import_module("sentencepiece.sentencepiece_model_pb2")
     kinds = proto.ModelProto.SentencePiece
     model = proto.ModelProto()
     for token, rank in zip(tokens, ranks, strict=True):
