@@ -115,11 +115,13 @@ ELSEWHERE = {
     "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
     "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",
     "bytelm.exact.text_beam._HYPOTHESES": "tests/exact/test_impossible.py (narrow beams)",
-    "bytelm.exact.fitting._ROOM": "tests/exact",
-    "bytelm.exact.models.attention_check.CHECKED": "tests/exact",
-    "bytelm.exact.models.attention_check._ROWS": "tests/exact",
-    "bytelm.exact.models.attention_check._CUT": "tests/exact",
-    "bytelm.exact.models.model_directory._LARGEST_CONFIG": "tests/exact (refused files)",
+    "bytelm.exact.fitting._ROOM": "tests/exact/test_fitting.py",
+    "bytelm.exact.models.attention_check.CHECKED": "tests/exact/test_attention_check.py",
+    "bytelm.exact.models.attention_check._ROWS": "tests/exact/test_attention_check.py",
+    "bytelm.exact.models.attention_check._CUT": "tests/exact/test_attention_check.py",
+    "bytelm.exact.models.model_directory._LARGEST_CONFIG": (
+        "tests/exact/test_hostile_directories.py"
+    ),
 }
 
 

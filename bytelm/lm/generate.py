@@ -36,6 +36,8 @@ def generate_batch(
     [b' be ', b' not']
     """
     chosen = GenerateOptions(**options)
+    if isinstance(context, bytes | str):
+        raise BytelmError("expected one context per prompt, not one for all: give a list of them")
     contexts = [None] * len(prompts) if context is None else list(context)
     if len(contexts) != len(prompts):
         raise BytelmError(f"{len(contexts)} contexts for {len(prompts)} prompts")

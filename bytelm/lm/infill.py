@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -118,9 +119,12 @@ def infill(
     """
     if order not in get_args(Order):
         raise BytelmError(unknown_name("order", order, get_args(Order)))
-    if candidates < 1 or suffix_bytes < 1 or max_bytes < 0:
+    (prefix, suffix), _ = lm.checked("prefix or suffix", [prefix, suffix], None)
+    numbers = (candidates, suffix_bytes, max_bytes)
+    whole = all(isinstance(number, Integral) for number in numbers)
+    if not whole or candidates < 1 or suffix_bytes < 1 or max_bytes < 0:
         raise BytelmError(
-            "candidates and suffix_bytes must be at least 1 and max_bytes at least 0, not "
+            "candidates and suffix_bytes must be at least 1 and max_bytes at least 0, whole, not "
             f"{candidates}, {suffix_bytes} and {max_bytes}"
         )
     template = find_template(lm)

@@ -54,6 +54,8 @@ class GenerateOptions:
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < 0:
                 raise BytelmError(f"{name} must be a whole number and at least 0, not {value!r}")
+        if not isinstance(self.regex, str | bytes | None):
+            raise BytelmError(f"a regular expression is str or bytes, not {self.regex!r}")
         if self.constraint is not None and not isinstance(self.constraint, Constraint):
             raise BytelmError(
                 f"a constraint has the methods start, allowed and advance; "

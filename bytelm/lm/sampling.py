@@ -8,6 +8,7 @@ rows share the batch. torch is imported where it computes: a mistaken option is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from bytelm.errors import BytelmError
@@ -33,6 +34,11 @@ class Sampling:
     min_p: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_k", "top_p", "min_p"):
+            kind, value = (Integral if name == "top_k" else Real), getattr(self, name)
+            if not isinstance(value, kind):
+                whole = "a whole number" if name == "top_k" else "a number"
+                raise BytelmError(f"{name} must be {whole}, not {value!r}")
         for name, holds, allowed in (
             ("temperature", 0 <= self.temperature < float("inf"), "a number >= 0"),
             ("top_k", self.top_k >= 0, "a whole number >= 0 (0 = no limit)"),

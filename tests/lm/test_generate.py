@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
 from bytelm.lm.generate import generate, generate_batch
+from bytelm.lm.infill import infill
 from bytelm.lm.ngram import NgramLM
 from bytelm.lm.options import GenerateOptions
 from bytelm.lm.regex import regex_dfa
@@ -217,3 +218,28 @@ def test_patterns_too_large_too_deep_or_unsupported_are_one_sentence(pattern):
         GenerateOptions(regex=pattern)
         generate(NgramLM.train([b"a"]), regex=pattern)
     assert len(str(found.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda lm: generate_batch(lm, [b"a"], context=b"xy"), "one context per prompt"),
+        (lambda lm: generate(lm, b"a", context="xy"), "not the str"),
+        (lambda lm: generate_batch(lm, b"ab"), "prompt is bytes, not int"),
+        (lambda lm: generate(lm, b"a", regex=3), "str or bytes"),
+        (lambda lm: generate(lm, b"a", top_k=1.5), "top_k must be a whole number"),
+        (lambda lm: generate(lm, b"a", temperature="x"), "temperature must be a number"),
+        (lambda lm: infill(lm, prefix="a", suffix=b"b"), "prefix or suffix is bytes, not str"),
+        (lambda lm: infill(lm, prefix=b"a", suffix="b"), "prefix or suffix is bytes, not str"),
+        (lambda lm: infill(lm, prefix=b"a", suffix=b"b", max_bytes=2.5), "whole"),
+    ],
+)
+def test_what_has_the_wrong_type_is_named(ask, message):
+    with pytest.raises(BytelmError, match=message):
+        ask(NgramLM.train([b"abc"]))
+
+
+def test_a_context_of_bytes_is_what_stands_before_the_prompt():
+    lm = NgramLM.train([b"xyabc", b"abd"] * 9, order=4)
+    written = generate(lm, b"ab", context=b"xy", max_bytes=1, temperature=0)
+    assert written == generate(lm, b"xyab", max_bytes=1, temperature=0) == b"c"
