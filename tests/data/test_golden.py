@@ -67,10 +67,11 @@ def ids() -> dict[str, dict[str, str]]:
 
 
 def trained(folder: Path) -> dict[str, str]:
-    """Hash of a small tokenizer trained on the samples."""
+    """Hash of the vocabulary and merges of a small tokenizer trained on the samples (not of its
+    file, which may declare special tokens otherwise)."""
     bpe = BinaryBPE.train(["data/prose/train.txt", "data/executables/wrapt"], [600])[600]
-    path = bpe.save(folder / "bpe")
-    return {"600": _sha256(path.read_bytes())}
+    model = json.loads(bpe.save(folder / "bpe").read_bytes())["model"]
+    return {"600": _sha256(json.dumps(model, sort_keys=True).encode())}
 
 
 def figures(folder: Path) -> dict[str, object]:
