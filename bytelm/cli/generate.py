@@ -5,6 +5,7 @@ They go to stdout as they come; what concerns the person at the terminal goes to
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,6 +28,7 @@ from bytelm.errors import BytelmError
 if TYPE_CHECKING:
     from bytelm.lm.constraint import Constraint
     from bytelm.lm.options import GenerateKeywords
+    from bytelm.lm.protocol import ContextLike
 
 MaxBytes = Annotated[int, typer.Option(min=0, help="Write at most this many bytes.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 = always the most probable byte.")]
@@ -83,6 +85,16 @@ def generate(
     length_penalty: Annotated[
         float, typer.Option(help="Of --beams: above 0, longer texts are ranked higher.")
     ] = 0.0,
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat", help="The prompt is a user's message: answer it, by the model's template."
+        ),
+    ] = False,
+    special: Annotated[
+        list[str] | None,
+        typer.Option(help="A special symbol that stands before the prompt; may be repeated."),
+    ] = None,
     json: Json = False,
     *,
     options: ModelOptions,
@@ -112,13 +124,31 @@ def generate(
     begin, before = prompt_and_context(prompt, prompt_file, context, context_file)
     from bytelm.lm.generate import generate as write
 
+    if chat:
+        options, begin = _chat(model, options, begin, idle=bool(special or before))
     lm = open_model(model, options)
+    given: ContextLike = [before or b"", *special] if special else before
     if json:
-        print_json(json_of_bytes(write(lm, begin, context=before, **wanted)))
+        print_json(json_of_bytes(write(lm, begin, context=given, **wanted)))
     elif beams:
-        write_bytes([write(lm, begin, context=before, **wanted)])
+        write_bytes([write(lm, begin, context=given, **wanted)])
     else:
-        write_bytes(write(lm, begin, context=before, stream=True, **wanted))
+        write_bytes(write(lm, begin, context=given, stream=True, **wanted))
+
+
+def _chat(
+    model: Path, options: ModelOptions, message: bytes, *, idle: bool
+) -> tuple[ModelOptions, bytes]:
+    """The options and the prompt with which MODEL answers a message."""
+    from bytelm.exact.chat import chat_ids
+
+    if idle or options.start is not None or options.more:
+        raise BytelmError(
+            "--chat says all that stands before the answer, of one model: leave out "
+            "--special, --context, --start and --model"
+        )
+    ids = chat_ids(model, message)
+    return replace(options, start=",".join(map(str, ids))), b""
 
 
 @with_model_options

@@ -173,6 +173,18 @@ def test_tables_take_any_size_that_text_allows(size):
         tables.of_size(1)
 
 
+def test_a_causal_model_over_the_bytes_of_byt5(tmp_path):
+    words = transformers.ByT5Tokenizer()
+    model = bigram_llama(384, {0: ord("o") + 3, ord("o") + 3: ord("k") + 3, ord("k") + 3: 1})
+    model.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    for mode in ("all", "canonical", "canonicalised"):
+        lm = bytelm.load(tmp_path, mode=mode)
+        assert bytelm.generate(lm, b"", temperature=0, max_bytes=9) == b"ok"
+        text = "a é"
+        assert lm.encoder.encode(text.encode()) == words(text, add_special_tokens=False).input_ids
+
+
 def test_tables_without_specials_have_no_start():
     tables = TokenizerTables([b"a"])
     tables.set_ends()

@@ -53,6 +53,16 @@ def read_directory(path: str | Path, device: str | torch.device) -> tuple[Any, A
     return model.to(device), tokenizer
 
 
+def read_tokenizer(path: str | Path) -> Any:
+    """The transformers tokenizer in a directory, without its model; errors as `read_directory`."""
+    transformers = import_transformers("loading a Hugging Face tokenizer")
+    folder = Path(path)
+    with _quiet(transformers), _named(folder):
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+
+
 def read_gguf_model(path: Path) -> Any:
     """The transformers model of a GGUF file, dequantised to float32; `CheckpointError` if it cannot
     be loaded whole. Nothing beside the file is read."""

@@ -32,10 +32,13 @@ Json = dict[str, Any]
 def read_hf_tokenizer(tokenizer: Any) -> TokenizerTables:
     """Tables of a transformers tokenizer. `BytelmError` for a slow one, which does not hold its
     whole definition, and as `read_definition`."""
+    if type(tokenizer).__name__ == "ByT5Tokenizer":
+        return _byt5_tables(tokenizer)
     if not tokenizer.is_fast:
         raise BytelmError(
-            f"{type(tokenizer).__name__} is a slow tokenizer: load it with use_fast=True, or make "
-            "tables of its own files (bytelm.exact.tokenizers.tokenizer_files)"
+            f"{type(tokenizer).__name__} keeps its rules in Python and not in a tokenizer.json, so "
+            "its tokens have no bytes here: give a tokenizer that has one, or a TokenLM with the "
+            "bytes of each token (bytelm.TokenLM)"
         )
     tables = read_definition(json.loads(tokenizer.backend_tokenizer.to_str()))
     for name, token in zip(
@@ -47,6 +50,19 @@ def read_hf_tokenizer(tokenizer: Any) -> TokenizerTables:
         tables.vocab_bytes[token] = None
     added = _added_before(lambda text: tokenizer(text).input_ids, tokenizer.backend_tokenizer)
     tables.set_ends(added=added, bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id)
+    return tables
+
+
+def _byt5_tables(tokenizer: Any) -> TokenizerTables:
+    """Tables of ByT5's tokenizer: byte b is id b + 3, all else is special."""
+    tables = TokenizerTables([None] * max(259, len(tokenizer)))
+    tables.vocab_bytes[3:259] = [bytes([byte]) for byte in range(256)]
+    tables.encoder = merge_encoder(tables.vocab_bytes, [], None)
+    names = tokenizer.all_special_tokens
+    ids = tokenizer.convert_tokens_to_ids(names)
+    tables.specials = dict(zip(names, ids, strict=True))
+    tables.set_ends(bos=tokenizer.pad_token_id, eos=tokenizer.eos_token_id)
+    tables.start_ids = [tokenizer.pad_token_id]  # where T5's decoders start
     return tables
 
 
