@@ -9,7 +9,7 @@ nobody can tell some of them, and then the right answer is what the damaged file
   There only the number of documents (and for tar and ar their lengths) must hold. Blocks are not
   removed from or doubled in plain JSON lines, for joined halves of two lines are a line;
 - members that are gone from a plain tar or ar file together with their headers (removed blocks are
-  shorter than a member there);
+  shorter than a member there; an ar file, which has no end mark, may also be cut between two);
 - names, which are metadata, and are not compared.
 
 A file whose first bytes are gone may also be taken as it stands, for nothing tells it from one with
@@ -96,6 +96,19 @@ def same_lengths(damaged: bytes, found: list[bytes]) -> bool:
     return [len(data) for data in found] == [len(data) for data in DOCUMENTS]
 
 
+def cut_between_members(archive: bytes) -> Judge:
+    """Damaged contents, or an ar file cut between two members: it has no end mark, so what is left
+    is a whole archive, with or without the blank line that pads a member of odd length."""
+    borders = [len(ar_of(dict(list(MEMBERS.items())[:n]))) for n in range(len(MEMBERS) + 1)]
+
+    def judge(damaged: bytes, found: list[bytes]) -> bool:
+        border = borders[len(found)] if len(found) < len(borders) else -2
+        whole = archive.startswith(damaged) and len(damaged) in (border, border - 1)
+        return (whole and found == DOCUMENTS[: len(found)]) or same_lengths(damaged, found)
+
+    return judge
+
+
 def joined(tar: bytes) -> Judge:
     """Two tar files: damaged contents, or a cut behind the end mark of the first."""
     lengths = [len(data) for data in DOCUMENTS * 2]
@@ -130,7 +143,8 @@ def seeds() -> Iterator[Seed]:
     yield Seed("nested.whl", nested, [*DOCUMENTS, b"after"])
     yield Seed("s.tar", tar, DOCUMENTS, same_lengths, longest=1024)
     yield Seed("joined.tar", tar + tar, DOCUMENTS * 2, joined(tar), longest=1024)
-    yield Seed("s.a", ar_of(MEMBERS), DOCUMENTS, same_lengths, longest=1024)
+    ar = ar_of(MEMBERS)
+    yield Seed("s.a", ar, DOCUMENTS, cut_between_members(ar), longest=1024)
     for suffix, pack in PACKERS.items():
         parts = [*PROSE, NOISE]
         yield streams(f"s.txt{suffix}", pack, parts, whole_streams(pack, parts))

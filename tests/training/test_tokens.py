@@ -104,7 +104,7 @@ def test_what_tokens_do_not_go_with_is_said(data, tmp_path):
     with pytest.raises(DataError, match=r"no tokenizer\.json in"):
         build(recipe(data, f"data.tokenizer={tmp_path}"))
     space = (
-        'model={arch="hnet",layout=["m1",["m1"],"m1"],d_model=[16,16],head_dim=8,target=[3],'
+        'model={arch="hnet",layout=["m1",["m1"],"m1"],d_model=[16,16],head_dim=8,'
         'boundaries=["space"]}'
     )
     with pytest.raises(ValueError, match="read bytes"):
