@@ -36,7 +36,7 @@ def no_model(path: Path) -> str:
     if path.is_dir():
         if (path / _RECIPE).is_file():
             return f"{path} is a run without a model yet ({_CONFIG} is missing): resume it first"
-        inside = [str(found) for found in models_in(path)]
+        inside = [found.name for found in models_in(path)]
         if inside:
             more = ", ..." if len(inside) > _SHOWN else ""
             return f"{path} is no model but holds some: {', '.join(inside[:_SHOWN])}{more}"
