@@ -131,7 +131,36 @@ class SubwordRunLoader:
         )
 
 
-class GgufLoader:
+class _TokenModelLoader:
+    """What both formats of tokenized models share: they are converted."""
+
+    @staticmethod
+    def load(
+        path: Path,
+        *,
+        device: Device = "cpu",
+        mode: Mode = "all",
+        beam: int = 8,
+        epsilon: float = 1e-3,
+        start: Sequence[int] | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> ByteLM:
+        from bytelm.exact import load_token_model
+
+        return load_token_model(
+            path,
+            device=device,
+            mode=mode,
+            beam=beam,
+            epsilon=epsilon,
+            start=start,
+            window=window,
+            stride=stride,
+        )
+
+
+class GgufLoader(_TokenModelLoader):
     """A GGUF file, converted."""
 
     what = "a .gguf file"
@@ -140,33 +169,8 @@ class GgufLoader:
     def accepts(path: Path) -> bool:
         return path.suffix == ".gguf" and path.is_file()
 
-    @staticmethod
-    def load(
-        path: Path,
-        *,
-        device: Device = "cpu",
-        mode: Mode = "all",
-        beam: int = 8,
-        epsilon: float = 1e-3,
-        start: Sequence[int] | None = None,
-        window: int | None = None,
-        stride: int | None = None,
-    ) -> ByteLM:
-        from bytelm.exact import load_token_model
 
-        return load_token_model(
-            path,
-            device=device,
-            mode=mode,
-            beam=beam,
-            epsilon=epsilon,
-            start=start,
-            window=window,
-            stride=stride,
-        )
-
-
-class HuggingFaceLoader:
+class HuggingFaceLoader(_TokenModelLoader):
     """A directory that transformers can load, converted."""
 
     what = "a Hugging Face model directory"
@@ -174,31 +178,6 @@ class HuggingFaceLoader:
     @staticmethod
     def accepts(path: Path) -> bool:
         return (path / "config.json").is_file() and not Run(path).has_model
-
-    @staticmethod
-    def load(
-        path: Path,
-        *,
-        device: Device = "cpu",
-        mode: Mode = "all",
-        beam: int = 8,
-        epsilon: float = 1e-3,
-        start: Sequence[int] | None = None,
-        window: int | None = None,
-        stride: int | None = None,
-    ) -> ByteLM:
-        from bytelm.exact import load_token_model
-
-        return load_token_model(
-            path,
-            device=device,
-            mode=mode,
-            beam=beam,
-            epsilon=epsilon,
-            start=start,
-            window=window,
-            stride=stride,
-        )
 
 
 def load(

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from bytelm.arch.base import ArchConfig, ModelOutput, ParameterRole, Seq2SeqModel, causal_loss
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
-from bytelm.nn.attention import AttentionOptions, CrossAttention, SelfAttention
+from bytelm.nn.attention import CrossAttention, SelfAttention
 from bytelm.nn.cache import KVCache
 from bytelm.nn.linear import Linear
-from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.memory import Memory
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
@@ -48,25 +47,19 @@ class EncDecConfig(ArchConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "EncDecConfig":
-        if self.d_model % self.heads or (self.d_model // self.heads) % 2 or self.d_model % 4:
-            raise ValueError(
-                f"d_model {self.d_model} must be a multiple of 4 and {self.heads} heads of even "
-                "width"
-            )
+        if self.d_model % 4:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of 4")
+        self.stack_options(causal=True)
         return self
 
     def stack_options(self, *, causal: bool) -> StackOptions:
         """The settings of the blocks of one half."""
-        return StackOptions(
-            dim=self.d_model,
-            hidden=self.hidden or -(-self.d_model * 8 // 3 // 64) * 64,
-            attention=AttentionOptions(
-                heads=self.heads,
-                rotary_dim=self.d_model // self.heads,
-                qk_norm=self.qk_norm,
-                causal=causal,
-            ),
-            ssm=SSMOptions(),
+        return StackOptions.transformer(
+            self.d_model,
+            heads=self.heads,
+            hidden=self.hidden,
+            qk_norm=self.qk_norm,
+            causal=causal,
         )
 
 

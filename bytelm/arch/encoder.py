@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from bytelm.arch.base import ArchConfig, EncoderModel, ModelOutput, ParameterRole, label_loss
 from bytelm.data.batch import Batch
-from bytelm.nn.attention import AttentionOptions
 from bytelm.nn.linear import Linear
-from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import Stack, StackOptions, stack_flops
 from bytelm.vocab import Vocab
@@ -38,23 +36,18 @@ class EncoderConfig(ArchConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "EncoderConfig":
-        if self.d_model % self.heads or (self.d_model // self.heads) % 2:
-            raise ValueError(f"d_model {self.d_model} must be {self.heads} heads of even width")
+        self.stack_options()
         return self
 
     def stack_options(self) -> StackOptions:
         """The settings of the blocks."""
-        return StackOptions(
-            dim=self.d_model,
-            hidden=self.hidden or -(-self.d_model * 8 // 3 // 64) * 64,
-            attention=AttentionOptions(
-                heads=self.heads,
-                rotary_dim=self.d_model // self.heads,
-                window=self.window,
-                qk_norm=self.qk_norm,
-                causal=False,
-            ),
-            ssm=SSMOptions(),
+        return StackOptions.transformer(
+            self.d_model,
+            heads=self.heads,
+            hidden=self.hidden,
+            window=self.window,
+            qk_norm=self.qk_norm,
+            causal=False,
         )
 
 

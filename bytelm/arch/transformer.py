@@ -12,8 +12,6 @@ from torch import Tensor
 from bytelm.arch.backbone import BackboneModel, BodyOutput
 from bytelm.arch.base import ArchConfig
 from bytelm.data.batch import Batch
-from bytelm.nn.attention import AttentionOptions
-from bytelm.nn.mamba2 import SSMOptions
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import Stack, StackOptions, StackState, stack_flops
 from bytelm.vocab import Vocab
@@ -32,24 +30,18 @@ class TransformerConfig(ArchConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TransformerConfig":
-        if self.d_model % self.heads or (self.d_model // self.heads) % 2:
-            raise ValueError(f"d_model {self.d_model} must be {self.heads} heads of even width")
-        if self.rotary_dim % 2 or self.rotary_dim > self.d_model // self.heads:
-            raise ValueError(f"rotary_dim {self.rotary_dim} must be even and fit a head")
+        self.stack_options()
         return self
 
     def stack_options(self) -> StackOptions:
         """What the stack of blocks is built with."""
-        return StackOptions(
-            dim=self.d_model,
-            hidden=self.hidden or -(-self.d_model * 8 // 3 // 64) * 64,
-            attention=AttentionOptions(
-                heads=self.heads,
-                rotary_dim=self.rotary_dim or self.d_model // self.heads,
-                window=self.window,
-                qk_norm=self.qk_norm,
-            ),
-            ssm=SSMOptions(),
+        return StackOptions.transformer(
+            self.d_model,
+            heads=self.heads,
+            hidden=self.hidden,
+            rotary_dim=self.rotary_dim,
+            window=self.window,
+            qk_norm=self.qk_norm,
         )
 
 

@@ -50,6 +50,38 @@ class StackOptions:
     ssm: SSMOptions
     eps: float = 1e-5
 
+    @classmethod
+    def transformer(
+        cls,
+        dim: int,
+        *,
+        heads: int,
+        hidden: int = 0,
+        rotary_dim: int = 0,
+        window: int = -1,
+        qk_norm: bool = True,
+        causal: bool = True,
+    ) -> "StackOptions":
+        """Of a stack of T layers alone: rotary positions on `rotary_dim` channels per head (0 =
+        all), SwiGLU of width `hidden` (0 = 8/3 dim, rounded up to a multiple of 64).
+
+        `ValueError` if `dim` is not `heads` heads of even width, or the rotation does not fit one.
+        """
+        width = dim // heads
+        if dim % heads or width % 2:
+            raise ValueError(f"d_model {dim} must be {heads} heads of even width")
+        if rotary_dim % 2 or rotary_dim > width:
+            raise ValueError(f"rotary_dim {rotary_dim} must be even and fit a head")
+        attention = AttentionOptions(
+            heads=heads,
+            rotary_dim=rotary_dim or width,
+            window=window,
+            qk_norm=qk_norm,
+            causal=causal,
+        )
+        hidden = hidden or -(-dim * 8 // 3 // 64) * 64
+        return cls(dim=dim, hidden=hidden, attention=attention, ssm=SSMOptions())
+
 
 @dataclass(frozen=True)
 class StackState(State):
