@@ -57,7 +57,7 @@ def build(
     *,
     reading: ReadingOptions,
 ) -> None:
-    """Read sources into a memory-mapped corpus: once, in order, all or nothing.
+    """Read sources into a corpus on disk: once, in order, all or nothing.
 
     A build that was interrupted, however it was, resumes when the same command is given again.
     """

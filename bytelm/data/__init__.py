@@ -1,4 +1,4 @@
-"""From any bytes to batches: sources, the memory-mapped corpus, windows, batches.
+"""From any bytes to batches: sources, the corpus, windows, batches.
 
 Names are fetched on first use: whoever only reads sources, as training a tokenizer does, need not
 wait for torch, which batches are made of.
