@@ -157,7 +157,9 @@ def test_a_wheel_ships_recipes_and_samples_and_an_editable_install_makes_no_fold
         "tokenizers": "bytelm/_bundled/tokenizers",
     }
     assert "force-include" not in build and "force-include" not in wheel
-    assert build["dev-mode-exact"], "else the folders beside bytelm/ could be imported, too"
+    # a path: with an import finder (dev-mode-exact), the compiled files that an earlier install
+    # leaves in site-packages/bytelm/ would hide the package
+    assert build["dev-mode-dirs"] == ["."] and "dev-mode-exact" not in build
 
 
 def test_recipes_are_found_here_then_in_the_repository_then_in_the_wheel(tmp_path, monkeypatch):
