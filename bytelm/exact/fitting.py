@@ -45,7 +45,7 @@ def fit_to_context(lm: ByteLM, texts: Sequence[bytes]) -> ByteLM:
         return lm
     for width in _WIDTHS:
         window = int(limit * width)
-        sliding = SlidingContext(window, max(1, window // 2))
+        sliding = SlidingContext.of(window)
         if width == 1 or all(_fits(sliding, known, allowed) for known in ends):
             return WindowedConverter(lm, window=window)
     raise AssertionError("one byte per token always fits")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bytelm.errors import BytelmError
 from bytelm.exact.converter import ByteConverter
 from bytelm.exact.state import ConvertedState
 from bytelm.lm.protocol import (
@@ -118,14 +117,9 @@ class WindowedConverter(ByteLM):
     """
 
     def __init__(self, converter: ByteConverter, *, window: int, stride: int | None = None):
-        if window < 1:
-            raise BytelmError(f"window must be at least 1 byte, not {window}")
-        stride = max(1, window // 2) if stride is None else stride
-        if not 1 <= stride <= window:
-            raise BytelmError(f"stride must be between 1 and the window {window}, not {stride}")
+        self.sliding = SlidingContext.of(window, stride)
         self.converter = converter
-        self.window, self.stride = window, stride
-        self.sliding = SlidingContext(window, stride)
+        self.window, self.stride = window, self.sliding.stride
 
     def read(self, texts: Sequence[bytes]) -> ConvertedState:
         """The converted state at the end of each text, from its last window."""

@@ -107,14 +107,9 @@ class DecoderLM(ByteLM, Generic[M]):
     ):
         if not isinstance(model.vocab, ByteVocab):
             raise BytelmError("this model reads tokens, not bytes: use bytelm.lm.subword.SubwordLM")
-        if window < 1:
-            raise BytelmError(f"window must be at least 1 byte, not {window}")
-        stride = max(1, window // 2) if stride is None else stride
-        if not 1 <= stride <= window:
-            raise BytelmError(f"stride must be between 1 and the window {window}, not {stride}")
+        self._sliding = SlidingContext.of(window, stride)
         self.model: M = model.eval()
-        self.window, self.stride = window, stride
-        self._sliding = SlidingContext(window, stride)
+        self.window, self.stride = window, self._sliding.stride
         self._specials = dict(model.vocab.specials if specials is None else specials)
 
     @abstractmethod

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
+
+from bytelm.errors import BytelmError
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,19 @@ class SlidingContext:
 
     window: int
     stride: int
+
+    @classmethod
+    def of(cls, window: int, stride: int | None = None) -> Self:
+        """As a user asks for it: `stride` is half the window by default.
+
+        `BytelmError` for a window below one byte, or a stride outside 1 to `window`.
+        """
+        if window < 1:
+            raise BytelmError(f"window must be at least 1 byte, not {window}")
+        stride = max(1, window // 2) if stride is None else stride
+        if not 1 <= stride <= window:
+            raise BytelmError(f"stride must be between 1 and the window {window}, not {stride}")
+        return cls(window, stride)
 
     def start(self, position: int) -> int:
         """s, the first byte of the context from which byte `position` is predicted."""
