@@ -55,6 +55,7 @@ class ByteConverter(ByteLM):
     start          ids that stand before every text, after the model's own `start_ids`
     dummy_prefix   bytes that the tokenizer puts before every text and which are not part of it
                    (the dummy blank of SentencePiece); P(x) is then P(prefix x) / P(prefix)
+    prefix         the same under a short name; give one of the two
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ByteConverter(ByteLM):
         epsilon: float,
         specials: Mapping[str, int] | None = None,
         dummy_prefix: bytes = b"",
+        prefix: bytes = b"",
         start: Sequence[int] = (),
     ):
         if mode not in _MODES:
@@ -89,7 +91,9 @@ class ByteConverter(ByteLM):
         self.encoder = encoder
         self.trie = PrefixTrie(lm.vocab_bytes, lm.eos_ids)
         self.pruning = Pruning(beam, epsilon) if mode == "all" else None
-        self.dummy_prefix = dummy_prefix
+        if dummy_prefix and prefix:
+            raise BytelmError("dummy_prefix and prefix are one setting: give one of them")
+        self.dummy_prefix = dummy_prefix or prefix
         self.start_tokens = list(start)
         self._deferred = Deferred.of(self.trie)
         self._specials = dict(specials or {})

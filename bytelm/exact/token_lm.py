@@ -20,6 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from bytelm.exact.models.tabular import TabularLM as TabularLM  # the simplest one
+
 Node = Any
 Cache = Any
 

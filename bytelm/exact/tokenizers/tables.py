@@ -51,6 +51,11 @@ class TokenizerTables:
     start_ids: list[int] = field(default_factory=list)
     dummy_prefix: bytes = b""
 
+    @property
+    def prefix(self) -> bytes:
+        """`dummy_prefix`, as `ByteConverter` takes it under its short name."""
+        return self.dummy_prefix
+
     def require_encoder(self) -> Encoder:
         """The encoder; `BytelmError` that says why, if the canonical modes cannot be had."""
         if self.encoder is None:
