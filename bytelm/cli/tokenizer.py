@@ -231,7 +231,11 @@ def evaluate(
     model: Tokenizer,
     paths: Annotated[list[str], typer.Argument(help="Files, folders, archives: held-out data.")],
     against: Annotated[
-        list[Path] | None, typer.Option(help="Other byte-level tokenizers, such as a text one.")
+        list[Path] | None,
+        typer.Option(
+            help="Other byte-level tokenizers, such as a text one: their merges, over all bytes, "
+            "without the rule that cuts text."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -241,7 +245,7 @@ def evaluate(
 
     documents = [(kind, data) for _, kind, data in _documents(paths)]
     report = {
-        str(path): usage_by_class(BinaryBPE.load(path), documents)
+        str(path): usage_by_class(BinaryBPE.load(path, merges_only=path != model), documents)
         for path in [model, *(against or [])]
     }
     if json:

@@ -23,6 +23,7 @@ from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.exact.converter import ByteConverter, Mode
 from bytelm.exact.models.trained import text_bias, token_vocab_of, trained_lm
+from bytelm.exact.tokenizers.added import behind_added
 from bytelm.exact.tokenizers.tables import merge_encoder
 from bytelm.exact.windowed import WindowedConverter
 from bytelm.lm.scored import scored
@@ -56,7 +57,7 @@ class SubwordLM(WindowedConverter):
         self.model, self.bpe = model.eval(), bpe
         tokens = [bpe.codec.token(i) for i in range(len(bpe.codec))]
         merges = [(tokens[a], tokens[b]) for a, b in bpe.codec.merges.tolist()]
-        encoder = merge_encoder(bpe.token_bytes, merges, None)
+        encoder = behind_added(merge_encoder(bpe.token_bytes, merges, None), [bpe.added])
         lm = trained_lm(self.model, bpe)
         converter = ByteConverter(lm, encoder, mode=mode, beam=beam, epsilon=epsilon)
         super().__init__(converter, window=window, stride=stride)

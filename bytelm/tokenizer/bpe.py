@@ -6,6 +6,7 @@ ones, with the same ids. No bytes ever encode to a special token, even those tha
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -148,9 +149,14 @@ class BinaryBPE:
         return family
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "BinaryBPE":
-        """From a folder, a `tokenizer.json` or the same gzipped, in either published layout."""
-        return cls(files.read(path))
+    def load(cls, path: str | os.PathLike[str], *, merges_only: bool = False) -> "BinaryBPE":
+        """From a folder, a `tokenizer.json` or the same gzipped, in either published layout.
+
+        Added tokens that are not special are text, and found first. `DataError` for a file whose
+        ids are not those of its merges over all of a text (a pre-tokenizer that cuts it, a
+        normaliser, ...), by name; merges_only leaves these parts out, for comparisons.
+        """
+        return cls(files.read(path, merges_only=merges_only))
 
     def truncate(self, vocab_size: int) -> "BinaryBPE":
         """The vocabulary of the first `vocab_size` ids, as if trained for that size."""
@@ -161,6 +167,7 @@ class BinaryBPE:
                 f"a vocabulary of {self.vocab_size} can be cut to {smallest} or more, "
                 f"not to {vocab_size}"
             )
+        self._refuse_added("cut")
         merges = self.codec.merges[: vocab_size - smallest]
         return BinaryBPE.from_merges(merges, special_tokens=specials)
 
@@ -183,14 +190,14 @@ class BinaryBPE:
         table: list[bytes | None] = [None] * self.vocab_size
         for internal, number in enumerate(self._ids.tolist()):
             table[number] = self.codec.token(internal)
-        for number, text in self._stored.unmerged.items():
+        for number, text in {**self._stored.unmerged, **self._stored.added}.items():
             table[number] = text
         return table
 
     @cached_property
     def vocab_size(self) -> int:
         """One more than the largest id."""
-        others = [*self._stored.specials.values(), *self._stored.unmerged]
+        others = [*self._stored.specials.values(), *self._stored.unmerged, *self._stored.added]
         return max([int(self._ids.max()), *others]) + 1
 
     @property
@@ -202,14 +209,48 @@ class BinaryBPE:
 
     def encode(self, data: bytes) -> np.ndarray:
         """(n,) uint32 ids of any bytes; never a special token."""
-        return self._numbered(self.codec.encode(data))
+        parts = self._split(data)
+        if len(parts) == 1:
+            return self._numbered(self.codec.encode(data))
+        ids = [
+            np.array([self.added[part]], np.uint32)
+            if number % 2
+            else self._numbered(self.codec.encode(part))
+            for number, part in enumerate(parts)
+        ]
+        return np.concatenate(ids)
+
+    @cached_property
+    def added(self) -> dict[bytes, int]:
+        """The added tokens that are text, which are found before any merge -> their ids."""
+        return {text: number for number, text in self._stored.added.items()}
+
+    def _split(self, data: bytes) -> list[bytes]:
+        """The data cut at its added tokens, which are every second part: the leftmost, and of
+        those the longest."""
+        if not self.added:
+            return [data]
+        longest_first = sorted(self.added, key=len, reverse=True)
+        return re.split(b"(" + b"|".join(map(re.escape, longest_first)) + b")", data)
+
+    def _refuse_added(self, what: str) -> None:
+        if self.added:
+            raise BytelmError(
+                f"a vocabulary with added tokens that are text ({min(self.added)!r}) cannot be "
+                f"{what}"
+            )
 
     def encode_with_offsets(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         """(n,) ids and (n+1,) int64 byte offsets: token i is data[offsets[i]:offsets[i+1]]."""
-        internal = self.codec.encode(data)
-        offsets = np.zeros(len(internal) + 1, np.int64)
-        np.cumsum(self.codec.lengths[internal], out=offsets[1:])
-        return self._numbered(internal), offsets
+        if self.added:
+            ids = self.encode(data)
+            lengths = [len(self.token_bytes[number] or b"") for number in ids.tolist()]
+        else:
+            internal = self.codec.encode(data)
+            ids, lengths = self._numbered(internal), self.codec.lengths[internal]
+        offsets = np.zeros(len(ids) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return ids, offsets
 
     def _numbered(self, internal: np.ndarray) -> np.ndarray:
         """The file's ids of internal ones; usually all are moved by the number of specials."""
@@ -249,10 +290,15 @@ class BinaryBPE:
         given = ids if isinstance(ids, np.ndarray) else np.array(list(ids), np.int64)
         if not np.issubdtype(given.dtype, np.integer):
             raise BytelmError(f"ids must be integers, not {given.dtype}")
-        if self._stored.unmerged:
-            known = dict(enumerate(self.token_bytes))
-            return b"".join(known.get(number) or b"" for number in given.tolist())
+        if self._stored.unmerged or self.added:
+            return b"".join(map(self._bytes_of, given.ravel().tolist()))
         return self.codec.decode(np.ascontiguousarray(given.ravel()), internal=self._internal)
+
+    def _bytes_of(self, number: int) -> bytes:
+        text = self.token_bytes[number] if 0 <= number < self.vocab_size else None
+        if text is None and number not in self._stored.specials.values():
+            raise BytelmError(f"there is no id {number} in this vocabulary of {self.vocab_size}")
+        return text or b""
 
     @cached_property
     def _internal(self) -> np.ndarray:
@@ -280,6 +326,7 @@ class BinaryBPE:
     def to_tiktoken(self) -> bytes:
         """tiktoken's ranks file: base64 token and rank a line; ranks are our ids without the
         specials. tiktoken has no file for a split rule: pass one that never splits your pieces."""
+        self._refuse_added("written as ranks")
         if not self.codec.exact:
             raise BytelmError("tiktoken finds tokens by rank alone: it needs all to be reachable")
         return files.tiktoken_lines(self.codec.token(i) for i in range(len(self.codec)))
@@ -290,6 +337,7 @@ class BinaryBPE:
         `BytelmError` if it cannot be the same: an unreachable token, ids with gaps or of tokens
         that no merge makes, or no special token `unknown`, which the format demands.
         """
+        self._refuse_added("written for sentencepiece")
         if not self.codec.exact or self._stored.unmerged:
             raise BytelmError("sentencepiece merges by spelling: it needs all to be reachable")
         names = {number: name for name, number in self._stored.specials.items()}

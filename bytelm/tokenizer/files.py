@@ -12,6 +12,10 @@ No bytes may encode to a special token, whatever they spell. Hugging Face finds 
 merge makes them, and in a post-processor that adds none of them to a text. One that is spelled like
 a token of bytes is set apart by a character that neither alphabet has. Files that do list them as
 `added_tokens`, as the published ones, are read all the same.
+
+Added tokens that a file does not call special are text, and found before any merge; they stay what
+they are. What a codec of merges over bytes cannot do as the file says (a pre-tokenizer that cuts
+text, a normaliser) is refused by name.
 """
 
 import base64
@@ -19,7 +23,7 @@ import gzip
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,7 @@ _ROLES = {
     "<|mask|>": "mask_token",
 }
 _APART = "\ue0ff"  # in front of a special token's name where a token of bytes is spelled so
+_FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 
 
@@ -67,6 +72,7 @@ class Stored:
     file_ids: np.ndarray  # (256 + M,) the file's id of each internal id
     specials: dict[str, int]  # name -> the file's id
     unmerged: dict[int, bytes]  # tokens in the vocabulary that no merge makes
+    added: dict[int, bytes] = field(default_factory=dict)  # text that is found before any merge
 
 
 def to_json(stored: Stored, spell: list[bytes], layout: str) -> dict[str, Any]:
@@ -85,11 +91,16 @@ def to_json(stored: Stored, spell: list[bytes], layout: str) -> dict[str, Any]:
         vocabulary[word] = i
         specials[name] = {"id": name, "ids": [i], "tokens": [word]}
     byte_level = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    encoding = "utf-8" if layout == "byte-level" else "latin-1"
+    added = [
+        {"id": i, "content": text.decode(encoding), **_FLAGS, "special": False}
+        for i, text in sorted(stored.added.items())
+    ]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [],
+        "added_tokens": added,
         "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", **byte_level} if layout == "byte-level" else None,
         "post_processor": _declaration(specials) if specials else None,
@@ -141,12 +152,12 @@ def _declaration(specials: dict[str, Any]) -> dict[str, Any]:
 def identity(stored: Stored, spell: list[bytes]) -> bytes:
     """What tells vocabularies apart, the same for ever: the file as it was first written, with
     special tokens as `added_tokens`. Runs store its digest."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = [
-        {"id": i, "content": name, **flags, "special": True}
+        {"id": i, "content": name, **_FLAGS, "special": True}
         for name, i in sorted_by_id(stored.specials)
     ]
     value = to_json(stored, spell, "byte-level")
+    added += value["added_tokens"]
     return dump({**value, "added_tokens": added, "post_processor": None})
 
 
@@ -155,18 +166,31 @@ def sorted_by_id(ids: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(ids.items(), key=lambda item: item[1])
 
 
-def from_json(value: Mapping[str, Any]) -> Stored:
-    """The vocabulary in a `tokenizer.json`; `DataError` if it is not BPE over bytes."""
+def from_json(value: Mapping[str, Any], *, merges_only: bool = False) -> Stored:
+    """The vocabulary in a `tokenizer.json`; `DataError` if it is not BPE over bytes, or more than
+    that (`refuse_more`).
+
+    merges_only: leave out what is more.
+    """
     model = value.get("model") or {}
     if model.get("type", "BPE") != "BPE" or "vocab" not in model:
         raise DataError(f"only BPE models are read, not {model.get('type')!r}")
+    if not merges_only:
+        refuse_more(value)
     vocabulary: dict[str, int] = dict(model["vocab"])
     specials = _specials(value)
     to_byte = _characters(vocabulary)
     taken = {number: name for name, number in specials.items()}
+    byte_level = to_byte.get(" ") != 0x20
+    added = {} if merges_only else _added_text(value, byte_level=byte_level)
     spelled = {
-        word: _spell(word, to_byte) for word, number in vocabulary.items() if number not in taken
+        word: _spell(word, to_byte)
+        for word, number in vocabulary.items()
+        if number not in taken and (number not in added or set(word) <= set(to_byte))
     }
+    for word, text in spelled.items():
+        if added.get(vocabulary[word], text) != text:
+            raise DataError(f"the added token {word!r} is also the token of the bytes {text!r}")
     letters = [word for word in spelled if len(word) == 1]
     internal = {spelled[word]: spelled[word][0] for word in letters}
     ids = [0] * 256
@@ -187,14 +211,78 @@ def from_json(value: Mapping[str, Any]) -> Stored:
         internal.setdefault(a + b, 255 + len(merges))
         ids.append(vocabulary[left + right])
     unmerged = {vocabulary[word]: text for word, text in spelled.items() if text not in internal}
+    if model.get("ignore_merges") and unmerged and not merges_only:
+        raise DataError(
+            f"ignore_merges makes tokens of whole texts that no merge makes ({min(unmerged)}), "
+            "which this codec does not"
+        )
     return Stored(
-        np.array(merges, np.int64).reshape(-1, 2), np.array(ids, np.int64), specials, unmerged
+        np.array(merges, np.int64).reshape(-1, 2),
+        np.array(ids, np.int64),
+        specials,
+        unmerged,
+        added,
     )
+
+
+def refuse_more(value: Mapping[str, Any]) -> None:
+    """`DataError` that names the first part of a `tokenizer.json` with which its ids are not those
+    of its merges alone."""
+    model = value["model"]
+    for part in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(part):
+            raise DataError(f"its {part} ({model[part]!r}) is beyond a codec of merges over bytes")
+    if value.get("normalizer"):
+        raise DataError(
+            f"its normalizer ({_kinds(value['normalizer'])}) rewrites a text before it is encoded, "
+            "and Binary BPE keeps every byte"
+        )
+    cutting = value.get("pre_tokenizer")
+    parts = (cutting or {}).get("pretokenizers") or ([cutting] if cutting else [])
+    whole = all(part["type"] == "ByteLevel" and not part.get("use_regex", True) for part in parts)
+    if any(part.get("add_prefix_space") for part in parts):
+        raise DataError("its pre-tokenizer puts a blank before a text (add_prefix_space)")
+    if not whole and model.get("merges"):
+        raise DataError(
+            f"its pre-tokenizer ({_kinds(cutting)}) cuts a text into pieces, and Binary BPE merges "
+            "over all of it: the ids would not be the same. Read it with the tokenizers library"
+        )
+
+
+def _kinds(component: Any) -> str:
+    """The types of a component's members, or its own."""
+    members = next((m for m in component.values() if isinstance(m, list) and m), [component])
+    return ", ".join(str(member.get("type")) for member in members if isinstance(member, dict))
+
+
+def _added_text(value: Mapping[str, Any], *, byte_level: bool) -> dict[int, bytes]:
+    """Id -> bytes of the added tokens that are text; `DataError` for one that is found by other
+    rules than by its bytes."""
+    found: dict[int, bytes] = {}
+    orders: set[bool] = set()
+    for item in value.get("added_tokens") or ():
+        if item.get("special", True):
+            continue
+        name = item["content"]
+        for flag in ("single_word", "lstrip", "rstrip"):
+            if item.get(flag):
+                raise DataError(f"the added token {name!r} is found by a rule of its own ({flag})")
+        if not byte_level and any(ord(character) > 255 for character in name):
+            raise DataError(f"the added token {name!r} is not written in latin-1, as the others")
+        found[item["id"]] = name.encode("utf-8" if byte_level else "latin-1")
+        orders.add(bool(item.get("normalized")))
+    if len(orders) > 1:
+        raise DataError("some of its added tokens are found before others (normalized)")
+    return found
 
 
 def _specials(value: Mapping[str, Any]) -> dict[str, int]:
     """Name -> id of the special tokens that a file declares, in either way."""
-    specials = {item["content"]: item["id"] for item in value.get("added_tokens") or ()}
+    specials = {
+        item["content"]: item["id"]
+        for item in value.get("added_tokens") or ()
+        if item.get("special", True)
+    }
     declared = (value.get("post_processor") or {}).get("special_tokens") or {}
     known = set(specials.values())
     return specials | {
@@ -238,15 +326,17 @@ def _spell(word: str, to_byte: Mapping[str, int]) -> bytes:
 # ---- files --------------------------------------------------------------------------------------
 
 
-def read(path: str | os.PathLike[str]) -> Stored:
-    """Reads a tokenizer.json, the same compressed (.json.gz), or a folder that has one of them."""
+def read(path: str | os.PathLike[str], *, merges_only: bool = False) -> Stored:
+    """Reads a tokenizer.json, the same compressed (.json.gz), or a folder that has one of them;
+    merges_only as in `from_json`."""
     place = Path(path)
     if place.is_dir():
         found = [place / NAME, place / (NAME + ".gz")]
         place = next((file for file in found if file.exists()), found[0])
     data = place.read_bytes()
     try:
-        return from_json(json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data))
+        value = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+        return from_json(value, merges_only=merges_only)
     except (gzip.BadGzipFile, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{place} is not a tokenizer file: {error}") from error
 

@@ -30,6 +30,8 @@ class StreamEncoder:
     def __init__(self, bpe: BinaryBPE, *, block: int = 1 << 16):
         if not bpe.codec.exact:
             raise BytelmError("this vocabulary has unreachable tokens: encode whole documents")
+        if bpe.added:
+            raise BytelmError("this vocabulary has added tokens: encode whole documents")
         self._bpe, self._block, self._due = bpe, block, block
         self._longest = int(bpe.codec.lengths.max())
         self._buffer = bytearray()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bytelm.errors import CheckpointError, MissingExtraError, unknown_name
+from bytelm.exact.tokenizers.added import behind_added
 from bytelm.exact.tokenizers.pretokenized import expression_spans
 from bytelm.exact.tokenizers.tables import (
     TokenizerTables,
@@ -97,7 +98,11 @@ def read_gguf_tokenizer(metadata: dict[str, Any]) -> TokenizerTables:
     return tables
 
 
-def _place_specials(tables: TokenizerTables, tokens: list[str], types: list[int]) -> None:
+def _place_specials(
+    tables: TokenizerTables, tokens: list[str], types: list[int]
+) -> dict[bytes, int]:
+    """Specials lose their bytes. Returns the added tokens that are text, bytes -> ids."""
+    added: dict[bytes, int] = {}
     for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):
         marker = kind == _USER_DEFINED and is_marker(token)
         if kind == _CONTROL or marker:
@@ -106,25 +111,30 @@ def _place_specials(tables: TokenizerTables, tokens: list[str], types: list[int]
             tables.vocab_bytes[i] = None
         elif kind == _USER_DEFINED:
             tables.vocab_bytes[i] = token.encode()
-            tables.reason = f"it has added tokens that are text ({token!r})"
+            added[token.encode()] = i
+    return added
 
 
 def _byte_level_tables(
     metadata: dict[str, Any], tokens: list[str], types: list[int]
 ) -> TokenizerTables:
     tables = TokenizerTables([byte_level(token) for token in tokens])
-    _place_specials(tables, tokens, types)
+    added = _place_specials(tables, tokens, types)
+    merged = list(tables.vocab_bytes)
+    for i in added.values():
+        merged[i] = None
     name = metadata.get("tokenizer.ggml.pre")
     if name not in EXPRESSIONS:
         tables.reason = unknown_name("pre-tokenizer", name, EXPRESSIONS)
     if not tables.reason:
         merges = [entry.split(" ") for entry in metadata["tokenizer.ggml.merges"]]
-        tables.encoder = merge_encoder(
-            tables.vocab_bytes,
+        encoder = merge_encoder(
+            merged,
             [(byte_level(a) or b"", byte_level(b) or b"") for a, b in merges],
             expression_spans(*EXPRESSIONS[name]),  # type: ignore[index]
             ignore_merges=name in _WHOLE_PIECES,
         )
+        tables.encoder = behind_added(encoder, [added])
     return tables
 
 
@@ -132,7 +142,8 @@ def _sentencepiece_tables(
     metadata: dict[str, Any], tokens: list[str], types: list[int]
 ) -> TokenizerTables:
     tables = TokenizerTables([piece_bytes(token) if token else None for token in tokens])
-    _place_specials(tables, tokens, types)
+    for i in _place_specials(tables, tokens, types).values():
+        tables.vocab_bytes[i] = piece_bytes(tokens[i])
     tables.dummy_prefix = b" " if metadata.get("tokenizer.ggml.add_space_prefix", True) else b""
     tables.reason = tables.reason or "GGUF files keep no merges of SentencePiece tokenizers"
     return tables

@@ -15,6 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from bytelm.errors import BytelmError
+from bytelm.exact.tokenizers.added import behind_added
 from bytelm.exact.tokenizers.encoders import Spans
 from bytelm.exact.tokenizers.tables import (
     BLANK,
@@ -110,23 +111,36 @@ def _parts(component: Json | None) -> list[Json]:
     return [part for member in members for part in _parts(member)] if members else [component]
 
 
-def _place_added(definition: Json, tables: TokenizerTables) -> None:
-    """Specials lose their bytes; other added tokens are ordinary, but match before anything else,
-    which the canonical modes do not follow."""
+def _place_added(
+    definition: Json, tables: TokenizerTables, *, blanks: bool = False
+) -> list[dict[bytes, int]]:
+    """Specials lose their bytes, added tokens that are text get theirs. Returns the latter, bytes
+    -> ids, in the two groups that a tokenizer looks for one after the other.
+
+    blanks: whether U+2581 stands for a blank, as it does where a normaliser has made it of one.
+    """
+    groups: list[dict[bytes, int]] = [{}, {}]  # before normalisation and after it
     for added in definition.get("added_tokens", []):
         i, content = added["id"], added["content"]
         tables.vocab_bytes += [None] * (i + 1 - len(tables.vocab_bytes))
         if added["special"] or is_marker(content):
             tables.specials[content] = i
             tables.vocab_bytes[i] = None
-        else:
-            tables.vocab_bytes[i] = content.encode()
-            tables.reason = tables.reason or f"it has added tokens that are text ({content!r})"
+            continue
+        data = (content.replace(BLANK, " ") if blanks else content).encode()
+        tables.vocab_bytes[i] = data
+        normalised = bool(added.get("normalized"))
+        if normalised or not blanks or BLANK not in content:
+            groups[normalised][data] = i
+            flags = [name for name in ("single_word", "lstrip", "rstrip") if added.get(name)]
+            if flags:
+                tables.reason = f"its added token {content!r} is matched with {flags[0]}"
     for part in _parts(definition.get("post_processor")):  # where our own files declare them
         for name, item in (part.get("special_tokens") or {}).items():
             for i in item["ids"]:
                 tables.specials.setdefault(name, i)
                 tables.vocab_bytes[i] = None
+    return groups
 
 
 def _byte_level_tables(definition: Json) -> TokenizerTables:
@@ -136,15 +150,22 @@ def _byte_level_tables(definition: Json) -> TokenizerTables:
         tables.vocab_bytes[i] = byte_level(token)
     if any(part.get("add_prefix_space") for part in _parts(definition.get("pre_tokenizer"))):
         tables.reason = "it adds a blank to texts that do not start with one"
-    _place_added(definition, tables)
+    spelled = list(tables.vocab_bytes)
+    added = _place_added(definition, tables)
+    for i, data in enumerate(spelled):
+        if tables.vocab_bytes[i] is None:
+            spelled[i] = None
+        elif data is not None and data != tables.vocab_bytes[i]:
+            tables.vocab_bytes[i] = data
+            tables.reason = f"token {i} is both {data!r} and an added token spelled another way"
     if not tables.reason:
-        merges = [_merge(entry) for entry in model["merges"]]
-        tables.encoder = merge_encoder(
-            tables.vocab_bytes,
-            merges,
+        encoder = merge_encoder(
+            spelled,
+            [_merge(entry) for entry in model["merges"]],
             _spans_of(definition.get("pre_tokenizer")),
             ignore_merges=bool(model.get("ignore_merges")),
         )
+        tables.encoder = behind_added(encoder, added)
     return tables
 
 
@@ -177,12 +198,18 @@ def _character_tables(definition: Json) -> TokenizerTables:
     if unknown is not None:
         tables.vocab_bytes[unknown] = None
     tables.dummy_prefix = b" " if _adds_blank(definition) else b""
-    _place_added(definition, tables)
+    added = _place_added(definition, tables, blanks=True)
+    if any(added) and tables.dummy_prefix:
+        name = min(data for group in added for data in group).decode()
+        tables.reason = (
+            f"it puts a dummy blank before a text, but not before the added token {name!r}"
+        )
     if not tables.reason:
         plain = _without_normaliser(definition, set(tables.specials))
-        tables.encoder = character_encoder(
+        encoder = character_encoder(
             lambda text: plain.encode(text, add_special_tokens=False).ids, pieces, unknown
         )
+        tables.encoder = behind_added(encoder, added)
     return tables
 
 
