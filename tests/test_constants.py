@@ -50,6 +50,13 @@ def written() -> Tensor:
     return torch.tensor([list(row.data.ljust(7, b".")) for row in rows])
 
 
+def written_alone() -> Tensor:
+    """Log P of texts of several models, each written byte by byte."""
+    models = transformer(window=50, stride=20), hnet(["m1", ["T1"], "m1"])
+    rows = [generate_batch(lm, [TEXT[:n]], max_bytes=70)[0] for lm in models for n in (0, 9)]
+    return torch.tensor([[row.logprob, *row.data.ljust(71, b".")] for row in rows])
+
+
 def fed() -> Tensor:
     """log P after pieces of several lengths, asked each time."""
     lm, found = transformer(layers=1, window=30, stride=10), []
@@ -87,6 +94,8 @@ def llama() -> Tensor:
 # constant -> (values to cross, what is computed)
 CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.nn.cache._GROWTH": ((1, 7, 63, 1000), native),
+    "bytelm.nn.stepping.ops._COPIED": ((0, 300), written_alone),
+    "bytelm.nn.stepping.stack._FIRST_ROOM": ((1, 7, 1000), written_alone),
     "bytelm.lm.decoder.BATCH_POSITIONS": ((1, 50, 10**6), lambda: scores(transformer())),
     "bytelm.lm.subword._BATCH_LOGITS": ((1, 9000, 10**9), subword_tokens),
     "bytelm.lm.generation._SHORT": ((1, 5, 10**6), written),
@@ -112,6 +121,7 @@ ELSEWHERE = {
     "bytelm.lm.regex._CLASSES": "tests/lm/test_regex.py (flags)",
     "bytelm.lm.regex.MAX_NFA_STATES": "tests/lm/test_generate.py (patterns too large)",
     "bytelm.nn.tables.NONE": "tests/nn",
+    "bytelm.nn.cache._SEALED": "tests/arch/test_stepper_contract.py (states taken on the way)",
     "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
     "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",
     "bytelm.exact.text_beam._HYPOTHESES": "tests/exact/test_impossible.py (narrow beams)",

@@ -11,8 +11,9 @@ draws the weights it always drew. Its parameters are named `backbone.*`, as in t
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,10 @@ from bytelm.arch.base import ArchConfig, CausalModel, ModelOutput, ParameterRole
 from bytelm.data.batch import Batch
 from bytelm.nn.linear import Linear
 from bytelm.nn.segments import Segments, last_valid
-from bytelm.nn.tables import IdMap, id_map
+from bytelm.nn.state import State
+from bytelm.nn.stepping.ops import linear
+from bytelm.nn.stepping.stepper import Stepper
+from bytelm.nn.tables import NONE, IdMap, id_map
 from bytelm.vocab import Vocab
 
 
@@ -32,6 +36,18 @@ class BodyOutput:
     x: Tensor
     aux: Mapping[str, Tensor] = field(default_factory=dict)
     stats: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+class BodySteps(Protocol):
+    """A body that decodes in place: `chunks` begun so far in all rows (0 where nothing is cut)."""
+
+    chunks: int
+
+    def step(self, x_nD: Tensor, rows: Sequence[int] | None, ids: Sequence[int]) -> Tensor:
+        """Feed one position to the rows with these numbers, None = all; -> outputs (n, D)."""
+
+    def state(self) -> State:
+        """The immutable state of all rows."""
 
 
 class BackboneModel(CausalModel[S]):
@@ -71,6 +87,10 @@ class BackboneModel(CausalModel[S]):
         """Feed counts[b] >= 1 (None = L) more positions of each row to a state that is not written
         to; -> (outputs (B, L, D), new state). `batch` holds the same positions' ids, and their
         boundaries where the caller gives them."""
+
+    def body_steps(self, state: S, rows: int) -> BodySteps | None:
+        """The body in place, from a state of `rows` rows; None = only `extend_body` decodes."""
+        return None
 
     @abstractmethod
     def reset_body(self) -> None:
@@ -116,6 +136,10 @@ class BackboneModel(CausalModel[S]):
         x, state = self.extend_body(self._embed(batch.ids), None, state, batch)
         return self._head(x[:, 0]), state
 
+    def stepper(self, state: S, rows: int) -> Stepper:
+        body = self.body_steps(state, rows)
+        return super().stepper(state, rows) if body is None else BackboneStepper(self, body)
+
     def flops_per_byte(self, context_bytes: int) -> float:
         head = 2.0 * self.lm_head.in_features * self.lm_head.out_features
         return head + self.body_flops(context_bytes)
@@ -133,3 +157,30 @@ class BackboneModel(CausalModel[S]):
     def _head(self, x: Tensor) -> Tensor:
         logits = self.lm_head(x)
         return self.ids.logits_of(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+class BackboneStepper(Stepper):
+    """Table, body in place, head."""
+
+    def __init__(self, model: BackboneModel, body: BodySteps):
+        self._ids, self._body = model.ids, body
+        self._table = model.embeddings.weight.detach()
+        self._head = linear(model.lm_head)
+
+    def step(self, ids: Sequence[int]) -> Tensor:
+        row = self._ids.row
+        found = ids if row is None else [row[i] for i in ids]
+        if NONE in found:
+            self._ids.rows_of(torch.tensor(ids))  # which says what is wrong
+        index = torch.tensor(found, device=self._table.device)
+        with torch.inference_mode():
+            x = self._body.step(self._table.index_select(0, index), None, ids)
+            logits = self._head(x)
+            return self._ids.logits_of(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+    def state(self) -> State:
+        return self._body.state()
+
+    @property
+    def chunks(self) -> int:
+        return self._body.chunks

@@ -14,6 +14,7 @@ from bytelm.arch.base import ArchConfig
 from bytelm.data.batch import Batch
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import Stack, StackOptions, StackState, stack_flops
+from bytelm.nn.stepping.stack import StackSteps
 from bytelm.vocab import Vocab
 
 
@@ -68,6 +69,9 @@ class Transformer(BackboneModel[StackState]):
         self, x_BLD: Tensor, counts: Tensor | None, state: StackState, batch: Batch
     ) -> tuple[Tensor, StackState]:
         return self.backbone.extend(x_BLD, counts, state)
+
+    def body_steps(self, state: StackState, rows: int) -> StackSteps:
+        return StackSteps(self.backbone, state, rows)
 
     def init_state(self, batch_size: int) -> StackState:
         return self.backbone.init_state(batch_size)

@@ -56,14 +56,21 @@ class Row:
 
     def append(self, before: DecoderState, b: int, piece: bytes, logprob: float) -> Row:
         """This row, number b of the state `before`, after `piece`; logprob: of its first byte."""
-        text = self.text + piece
         if len(piece) == 1:
-            running = self.running.add(logprob)
-        else:
-            start = len(self.text) - self.lead
-            block = Unscored(before._lm, self.context, text[self.lead :], start, before, b)
-            running = self.running.defer(block)
-        return replace(self, text=text, running=running)
+            return replace(self, text=self.text + piece, running=self.running.add(logprob))
+        return self.append_unscored(before._lm, piece, before, b)
+
+    def append_unscored(
+        self, lm: DecoderLM, piece: bytes, before: DecoderState | None = None, b: int = 0
+    ) -> Row:
+        """This row after `piece`, whose log P is computed when somebody asks: from row b of the
+        state `before`, which holds what stands before it, or with the whole text."""
+        if not piece:
+            return self
+        text = self.text + piece
+        start = len(self.text) - self.lead
+        block = Unscored(lm, self.context, text[self.lead :], start, before, b)
+        return replace(self, text=text, running=self.running.defer(block))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +144,7 @@ class DecoderLM(ByteLM, Generic[M]):
                 row = replace(row, text=row.text + prompt, running=running)
             rows.append(row)
         logprobs_BO, state = self._read([row.window_ids() for row in rows], self._fresh(rows))
-        found, logprobs_BO = _without_impossible(rows, [row.text for row in rows], logprobs_BO)
+        found, logprobs_BO = without_impossible(rows, [row.text for row in rows], logprobs_BO)
         return DecoderState(self, found, state, logprobs_BO)
 
     def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
@@ -169,7 +176,7 @@ class DecoderLM(ByteLM, Generic[M]):
         logits_NV = self.model(batch).logits[wanted_BL]
         targets = [target for window in windows for target in window.targets()]
         targets_N = torch.tensor(targets, device=logits_NV.device)
-        found_N = _outcomes(logits_NV).gather(1, targets_N[:, None])[:, 0].cpu().double()
+        found_N = outcomes(logits_NV).gather(1, targets_N[:, None])[:, 0].cpu().double()
         pieces = found_N.split([len(window.out) for window in windows])
         for window, piece in zip(windows, pieces, strict=True):
             window.out.copy_(piece)
@@ -190,10 +197,10 @@ class DecoderLM(ByteLM, Generic[M]):
             logits_BV, state = self.model.step(ids_BL[:, 0], state)
         else:
             logits_BV, state = self.model.prefill(ids_BL, lengths_B, state)
-        return _outcomes(logits_BV), state
+        return outcomes(logits_BV), state
 
 
-def _outcomes(logits: Tensor) -> Tensor:
+def outcomes(logits: Tensor) -> Tensor:
     """(..., V) logits to (..., 257) log-probabilities in float32, or float64 if they are.
 
     `BytelmError` if they are not a distribution (NaN, an infinite logit, all of them -inf)."""
@@ -209,7 +216,7 @@ def _outcomes(logits: Tensor) -> Tensor:
     return logprobs
 
 
-def _without_impossible(
+def without_impossible(
     rows: Sequence[Row], pieces: Sequence[bytes], logprobs_BO: Tensor
 ) -> tuple[tuple[Row, ...], Tensor]:
     """The rows after reading `pieces`, and their log-probs (B, 257): all -inf where an impossible
@@ -270,7 +277,7 @@ class DecoderState(BatchState):
             again = [rows[b] for b in slid]
             read = self._lm._read([row.window_ids() for row in again], self._lm._fresh(again))
             logprobs_BO, state = _put(logprobs_BO, state, slid, *read)
-        rows, logprobs_BO = _without_impossible(rows, data, logprobs_BO)
+        rows, logprobs_BO = without_impossible(rows, data, logprobs_BO)
         return DecoderState(self._lm, rows, state, logprobs_BO)
 
     def select(self, rows: Sequence[int] | Tensor) -> DecoderState:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.lm.beam import BeamWriter
+from bytelm.lm.decoding import Decoding, decoding
 from bytelm.lm.options import GenerateOptions
 from bytelm.lm.protocol import BatchState, ByteLM, Context, ContextLike, require_possible
 from bytelm.lm.writer import Finish, Generated, Writer, write_step
@@ -77,7 +78,7 @@ class Generation:
         self._known: dict[int, _Request] = {}
         self._waiting: dict[int, _Request] = {}
         self._running: list[_Request] = []
-        self._state: BatchState | None = None  # of the running rows; None if there are none
+        self._batch: Decoding | None = None  # the running rows; None if there are none
         self._due: deque[_Request] = deque()  # of whose last step nobody was told yet
 
     @property
@@ -161,8 +162,8 @@ class Generation:
     def _step(self) -> None:
         self._advance()
         taken = self._admit()
-        if self._state is not None:
-            self._write(self._state.logprobs())
+        if self._batch is not None:
+            self._write(self._batch.logprobs())
         self._due += [request for request in taken if request not in self._running]
         self._due += self._running
 
@@ -212,12 +213,17 @@ class Generation:
                 pieces += [piece for _, piece in writer.next_rows]
                 writer.width = len(writer.next_rows)
         self._running = left
-        if not left or self._state is None:
-            self._state = None
+        if not left or self._batch is None:
+            self._batch = None
             return
         if rows != list(range(at)):
-            self._state = self._state.select(rows)
-        self._state = self._state.feed(pieces)
+            self._hold(self._batch.state().select(rows))
+        self._batch.feed(pieces)
+
+    def _hold(self, state: BatchState) -> None:
+        """Decode these rows from now on."""
+        forks = any(request.writer.options.beams for request in self._running)
+        self._batch = decoding(state, forks=forks)
 
     def _admit(self) -> list[_Request]:
         """Let waiting prompts join where rows are free; -> those that no longer wait. One that has
@@ -248,8 +254,8 @@ class Generation:
             for request in joining:  # find out whose mistake it is
                 self._prefill([request])
             return
-        self._state = state if self._state is None else self._state.join([state])
         self._running += joining
+        self._hold(state if self._batch is None else self._batch.state().join([state]))
 
     def _started(self, joining: Sequence[_Request]) -> BatchState:
         """One row per request. A prompt that several share is read once."""

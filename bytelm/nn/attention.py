@@ -21,6 +21,8 @@ from bytelm.nn.norms import rms_norm
 from bytelm.nn.rope import rotary_tables, rotate
 from bytelm.nn.segments import Segments
 
+QK_EPS = 1e-6  # of the norm of queries and keys
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionOptions:
@@ -126,7 +128,7 @@ class CrossAttention(nn.Module):
 
 
 def _unit_rms(x: Tensor) -> Tensor:
-    return rms_norm(x, x.new_ones(x.shape[-1]), 1e-6).to(x.dtype)
+    return rms_norm(x, x.new_ones(x.shape[-1]), QK_EPS).to(x.dtype)
 
 
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:

@@ -171,7 +171,7 @@ class FixedRule(BoundaryRule):
         return Cuts((stretch.positions - 1) % self.options.stride == 0), state
 
 
-class _PreviousIdRule(BoundaryRule):
+class PreviousIdRule(BoundaryRule):
     """A rule about each byte and the one before it."""
 
     reads_bytes = True
@@ -191,7 +191,7 @@ class _PreviousIdRule(BoundaryRule):
         """(B, L) bool from each id, the one before it, and those given from outside."""
 
 
-class SpaceRule(_PreviousIdRule):
+class SpaceRule(PreviousIdRule):
     """SpaceByte's rule (Slagle 2024): a chunk starts at a space-like byte after another kind.
 
     Space-like: neither ASCII letter or digit nor a UTF-8 continuation byte (specials count as
@@ -202,7 +202,7 @@ class SpaceRule(_PreviousIdRule):
         return space_like(ids_BL) & ~space_like(before_BL)
 
 
-class GivenRule(_PreviousIdRule):
+class GivenRule(PreviousIdRule):
     """Chunk starts given from outside (`Batch.boundaries`, `prefill` and `step`), else after each
     byte in `options.after`: a record separator, a newline. Without either, an error says so."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bytelm.nn.state import State
 
+_SEALED = torch.iinfo(torch.long).max  # "filled" of storage that somebody writes to in place
 _GROWTH = 64  # capacity is a multiple of this, and at least doubles when it grows
 
 
@@ -55,6 +56,23 @@ class KVCache(State):
         zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
         rows = torch.arange(batch_size, device=device)
         return cls(_Storage(keys, torch.empty_like(keys), zeros), rows, zeros.clone())
+
+    @classmethod
+    def sealed(cls, keys: Tensor, values: Tensor, lengths: Tensor) -> Self:
+        """A cache that reads the first lengths (B,) positions of buffers (B, H, capacity, K), which
+        their owner goes on writing to behind them; whatever is appended goes to a copy."""
+        rows = torch.arange(len(lengths), device=keys.device)
+        return cls(_Storage(keys, values, torch.full_like(lengths, _SEALED)), rows, lengths)
+
+    def claim(self) -> tuple[Tensor, Tensor]:
+        """Buffers (B, H, capacity, K) of keys and values whose positions from `lengths` on are the
+        caller's alone to write: our own ones where nobody else has written there, which are sealed
+        so that nobody will, or else copies."""
+        storage = self.storage
+        if not self._whole() or not bool((storage.filled == self.lengths).all()):
+            storage = self._copied(int(self.lengths.max()) + 1).storage
+        storage.filled[:] = _SEALED
+        return storage.keys, storage.values
 
     def append(self, keys_BHLK: Tensor, values_BHLK: Tensor, counts: Tensor | None) -> Self:
         """The cache with counts[b] (None = L) new positions in row b."""

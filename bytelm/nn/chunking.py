@@ -21,7 +21,7 @@ from bytelm.nn.ranks import sum_over_ranks
 from bytelm.nn.segments import Segments
 from bytelm.nn.ssd import ssd
 
-_P_MIN = 1e-4
+P_MIN = 1e-4
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def smooth(
     P is clamped to [1e-4, 1 - 1e-4]; the average restarts where document_ids (B, C) change. It is
     an SSD with one head and one state: decay exp(-step) = 1 - P, input z * P / step.
     """
-    p = p_BC.to(torch.promote_types(p_BC.dtype, torch.float32)).clamp(_P_MIN, 1 - _P_MIN)
+    p = p_BC.to(torch.promote_types(p_BC.dtype, torch.float32)).clamp(P_MIN, 1 - P_MIN)
     step = -torch.log1p(-p)
     scaled = z_BCD.to(p.dtype) * (p / step)[..., None]
     ones = p.new_ones(*p.shape, 1, 1)

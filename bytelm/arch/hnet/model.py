@@ -17,6 +17,7 @@ from bytelm.arch.backbone import BackboneModel, BodyOutput
 from bytelm.arch.base import ParameterRole, Symptom
 from bytelm.arch.hnet.config import USUAL_CHUNK, HNetConfig, unnest
 from bytelm.arch.hnet.levels import Level, make_level
+from bytelm.arch.hnet.steps import LevelSteps, level_steps
 from bytelm.arch.hnet.telemetry import stage_stats, stage_symptoms
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
@@ -71,6 +72,9 @@ class HNet(BackboneModel[State]):
         self, x_BLD: Tensor, counts: Tensor | None, state: State, batch: Batch
     ) -> tuple[Tensor, State]:
         return self.backbone.extend(x_BLD, counts, state, batch)
+
+    def body_steps(self, state: State, rows: int) -> LevelSteps:
+        return level_steps(self.backbone, state, rows)
 
     def init_state(self, batch_size: int) -> State:
         return self.backbone.init_state(batch_size)
