@@ -163,9 +163,10 @@ class Recipe(Settings):
                 f"schedule.warmup = {warmup}: an integer counts steps, a fraction (0 to 1) is a "
                 "share of the whole training"
             )
-        if train.steps is None and train.max_minutes is None:
+        if train.steps is None and train.bytes is None and train.max_minutes is None:
             raise RecipeError(
-                "the recipe does not say when to stop: set train.steps, train.max_minutes or both"
+                "the recipe does not say when to stop: set train.bytes, train.steps or "
+                "train.max_minutes"
             )
         if train.batch_bytes % (train.context_bytes * train.accumulate):
             raise RecipeError(

@@ -16,7 +16,7 @@ from bytelm.recipe_sections import KINDS, SECTIONS, EvaluateSettings, kind_of
 
 # (section, the field that chooses a registered class, its default): another choice clears the rest
 _CHOICES = (("model", "arch", None), ("objective", "kind", "causal"))
-_LIMITS = ("steps", "max_minutes")  # of [train]
+_LIMITS = ("steps", "bytes", "max_minutes")  # of [train]
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:

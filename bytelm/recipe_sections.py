@@ -149,10 +149,16 @@ class WSDSettings(CosineSettings):
 
 class TrainSettings(Settings):
     """How long, how much at a time, and on what. A run ends at whichever limit comes first; a limit
-    given by an override takes the place of those in the file."""
+    given by an override takes the place of those in the file. The schedule follows steps and bytes,
+    which are the same on every machine, and max_minutes only where it stands alone."""
 
     steps: AtLeastOne | None = Field(None, description="steps to train")
-    max_minutes: Positive | None = Field(None, description="minutes to train")
+    bytes: AtLeastOne | None = Field(
+        None, description="bytes to train on, counted as often as they are read"
+    )
+    max_minutes: Positive | None = Field(
+        None, description="minutes after which to stop, whatever is left of steps or bytes"
+    )
     clock: Literal["wall", "cpu"] = Field(
         "wall", description="what max_minutes counts: time, or this process's CPU time"
     )

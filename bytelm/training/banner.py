@@ -1,8 +1,10 @@
 """What is said when a run begins and when it is stopped: what is trained, until when, and where."""
 
+import math
 import shlex
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -45,9 +47,32 @@ def opening(
 def limits(recipe: Recipe) -> str:
     """When a run ends, in the words of its recipe."""
     train = recipe.train
-    minutes = f"train.max_minutes = {train.max_minutes or 0:g} ({train.clock} time)"
     named = [f"train.steps = {train.steps:,}"] if train.steps else []
-    return " or ".join(named + [minutes] if train.max_minutes else named)
+    named += [f"train.bytes = {train.bytes:,}"] if train.bytes else []
+    if train.max_minutes:
+        named += [f"train.max_minutes = {train.max_minutes:g} ({train.clock} time)"]
+    return " or ".join(named)
+
+
+def unfinished(limit: str, *, done: float) -> str:
+    """What to say where a limit came before the schedule's end."""
+    return (
+        f"warning: {limit} came at {done:.1%} of the training, before the learning rate had "
+        "fallen: the model is worse than it would be at the end. Raise that limit and resume"
+    )
+
+
+def diverged(step: int, *, loss: float, norm: float, checkpoint: Path | None) -> str:
+    """What to say when loss or gradients are not finite."""
+    what, value = ("gradient norm", norm) if math.isfinite(loss) else ("loss", loss)
+    good = (
+        f"The last good checkpoint is {checkpoint}" if checkpoint else "There is no checkpoint yet"
+    )
+    return (
+        f"the {what} is {value} at step {step}; the weights were not updated. {good}. Try a lower "
+        "optimizer.lr (or muon_lr), a longer schedule.warmup, optimizer.clip=1.0, or "
+        "train.dtype=float32, in a new run"
+    )
 
 
 def stopped(run: Run, *, step: int, number: int) -> str:

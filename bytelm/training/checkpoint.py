@@ -41,7 +41,8 @@ class Position:
     data: dict[str, Any] | None  # the data layer's own position; None = the start
     step: int = 0  # steps completed
     bytes_seen: int = 0
-    seconds: float = 0.0  # wall time over all parts of the run
+    seconds: float = 0.0  # on the recipe's clock, over all parts of the run
+    cpu_seconds: float = 0.0  # CPU time of this process (rank 0), over all parts of the run
     evaluated: int = 0  # step of the last evaluation
     best: float | None = None  # best held-out headline figure so far
     heldout: str | None = None  # fingerprint of the held-out windows, None without any

@@ -178,3 +178,12 @@ def _shard(model: nn.Module, ranks: Ranks) -> nn.Module:
                 fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
+
+
+def set_threads(wanted: int) -> None:
+    """`wanted` threads; 0 = torch's choice (all cores, or OMP_NUM_THREADS), shared by the ranks."""
+    share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if wanted:
+        torch.set_num_threads(wanted)
+    elif share > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // share))

@@ -5,12 +5,12 @@ no generator state to save and a resumed run repeats an uninterrupted one bit fo
 the sum over targets divided by the number of targets over all ranks and micro-batches, so
 accumulation and ranks change nothing; extra loss terms are averaged with the same weights. Weights
 are only ever updated after loss and gradient norm were found finite, so a diverged run's last state
-is still a good one. `train.max_minutes` counts evaluation too, on the clock `train.clock` names.
+is still a good one. `train.max_minutes` counts evaluation too, on the clock `train.clock` names;
+CPU time is logged whatever the clock, for it says what a run costs where a machine is shared.
 """
 
 import hashlib
 import math
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -40,13 +40,13 @@ from bytelm.training.checkpoint import (
 from bytelm.training.claim import check_resumable, claimed_run
 from bytelm.training.data import TrainingData
 from bytelm.training.display import Display, spelled
-from bytelm.training.distributed import Ranks, joined_ranks, whole, wrap
+from bytelm.training.distributed import Ranks, joined_ranks, set_threads, whole, wrap
 from bytelm.training.evaluation import measure_heldout
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
 from bytelm.training.precision import DTYPES, resolve_dtype
 from bytelm.training.profile import Profile
-from bytelm.training.schedule import governing_limit, lr_factor, progress
+from bytelm.training.schedule import Done, lr_factor, progress, reached_limit
 from bytelm.training.signals import StopSignals
 from bytelm.training.step import StepResult, forward_backward
 from bytelm.training.trackers import Trackers, require_trackers
@@ -67,7 +67,7 @@ def train(
     """
     recipe = as_recipe(recipe, overrides=overrides)
     require_trackers(recipe.log.trackers)
-    _set_threads(recipe.train.threads)
+    set_threads(recipe.train.threads)
     keep_freed_memory()
     with ExitStack() as stack:
         ranks = stack.enter_context(
@@ -88,7 +88,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, run: Run, ranks: Ranks):
         self._now = time.process_time if recipe.train.clock == "cpu" else time.monotonic
-        began = self._now()
+        began, began_cpu = self._now(), time.process_time()
         self.recipe, self.run, self.ranks = recipe, run, ranks
         corpora = open_corpora(recipe)
         self.objective = build_objective(recipe, corpora)
@@ -138,7 +138,9 @@ class Trainer:
         # even an untrained model is saved in the end
         self.saved = (step, self.position.evaluated) if step else None
         self.unlogged: dict[str, float] | None = None  # the row of the last step, if not written
-        self.clock = began - self.position.seconds  # when the run would have begun
+        # when the run would have begun
+        self.clock = began - self.position.seconds
+        self.cpu_clock = began_cpu - self.position.cpu_seconds
 
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""
@@ -187,7 +189,8 @@ class Trainer:
     def run_to_end(self, signals: StopSignals) -> int | None:
         """Train until a limit or a signal; -> the signal's number, if one came to any rank."""
         batches = self.data.batches(self.position.data)
-        while (done := self._done()) < 1 and not self._stopping(signals):
+        while (limit := self._limit()) is None and not self._stopping(signals):
+            done = progress(self._so_far(), self.recipe.train)
             batch, self.position.data = next(batches)
             with self.profile.step(self.position.step + 1):
                 self._step(self.data.with_row_length(batch, done), done)
@@ -195,27 +198,31 @@ class Trainer:
                 self.evaluate()
             if self._due(self.recipe.train.checkpoint_every):
                 self.save()
-        if done == 1:
+        if limit is not None:
             if self.unlogged is not None:
                 self._write(**self.unlogged)
             self.evaluate()
         self.save()
         step = self.position.step
-        if done == 1:
-            limit = governing_limit(step, self.recipe.train, seconds=self.position.seconds)
+        if limit is not None:
             self.display.message(f"trained {step:,} steps: {limit} is reached")
+            done = progress(self._so_far(), self.recipe.train)
+            if done < 1:
+                self.display.message(banner.unfinished(limit, done=done))
             return None
         number = signals.received or signal.SIGTERM
         self.display.message(banner.stopped(self.run, step=step, number=number))
         return number
 
-    def _done(self) -> float:
-        """Share of training that is done, 1 when a limit is reached; the same on every rank."""
-        train = self.recipe.train
-        if train.steps is not None and self.position.step >= train.steps:
-            return 1.0
+    def _limit(self) -> str | None:
+        """The limit that is reached, as the recipe writes it; the same on every rank."""
         self.position.seconds = self.ranks.broadcast(self._now() - self.clock)
-        return progress(self.position.step, train, seconds=self.position.seconds)
+        self.position.cpu_seconds = time.process_time() - self.cpu_clock
+        return reached_limit(self._so_far(), self.recipe.train)
+
+    def _so_far(self) -> Done:
+        position = self.position
+        return Done(steps=position.step, bytes=position.bytes_seen, seconds=position.seconds)
 
     def _stopping(self, signals: StopSignals) -> bool:
         """Whether any rank was told to stop."""
@@ -237,7 +244,12 @@ class Trainer:
         )
         norm = self._clip()
         if not (math.isfinite(result.total_loss) and math.isfinite(norm)):
-            raise TrainingError(self._diverged(result, norm))
+            good = latest_checkpoint(self.run.checkpoints)
+            raise TrainingError(
+                banner.diverged(
+                    position.step + 1, loss=result.total_loss, norm=norm, checkpoint=good
+                )
+            )
         factor = lr_factor(recipe.schedule, step=position.step, done=done)
         telemetry = self._telemetry() if self._logged(position.step + 1) else {}
         self.optimizers.step(factor)
@@ -285,6 +297,7 @@ class Trainer:
             "samples": position.data["samples"],
             "bytes_per_second": speed,
             "seconds": position.seconds,
+            "cpu_seconds": position.cpu_seconds,
             "lr": recipe.optimizer.lr * factor,
             "grad_norm": norm,
             **(result.stats if recipe.log.telemetry else {}),
@@ -367,27 +380,6 @@ class Trainer:
     def _logged(self, step: int) -> bool:
         """Whether a step has a row: every so many, and the last."""
         return step % self.recipe.log.every == 0 or step == self.recipe.train.steps
-
-    def _diverged(self, result: StepResult, norm: float) -> str:
-        """What to say when loss or gradients are not finite."""
-        what = "gradient norm" if math.isfinite(result.total_loss) else "loss"
-        value = norm if what == "gradient norm" else result.total_loss
-        good = latest_checkpoint(self.run.checkpoints)
-        back = f"The last good checkpoint is {good}" if good else "There is no checkpoint yet"
-        return (
-            f"the {what} is {value} at step {self.position.step + 1}; the weights were not "
-            f"updated. {back}. Try a lower optimizer.lr (or muon_lr), a longer schedule.warmup, "
-            "optimizer.clip=1.0, or train.dtype=float32, in a new run"
-        )
-
-
-def _set_threads(wanted: int) -> None:
-    """`wanted` threads; 0 = torch's choice (all cores, or OMP_NUM_THREADS), shared by the ranks."""
-    share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if wanted:
-        torch.set_num_threads(wanted)
-    elif share > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // share))
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from bytelm.errors import CheckpointError
 from bytelm.files import disk_errors, write_text
 
-TIMING = ("bytes_per_second", "seconds")  # fields that differ between two equal runs
+TIMING = ("bytes_per_second", "seconds", "cpu_seconds")  # fields that differ between two equal runs
 
 Row = Mapping[str, Any]
 

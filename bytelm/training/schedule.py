@@ -1,41 +1,57 @@
 """The learning-rate factor as a pure function of how much of training is done.
 
-`progress` is the larger of steps done and minutes used, each as a share of its limit, so a recipe
-may stop by either; with only `train.steps` it depends on nothing but the step and is exactly
-reproducible. A step is placed at its middle, so that neither the first nor the last one has a
-learning rate of zero.
+`progress` is the larger of steps and bytes done, each as a share of its limit, so it depends on
+nothing but the data and a slower machine trains the same model later; `train.max_minutes` beside
+them only stops a run that takes too long, wherever its schedule is. Alone, it is what the schedule
+follows. A step is placed at its middle, so that neither the first nor the last one has a learning
+rate of zero.
 """
 
 import math
+from dataclasses import dataclass
 
 from bytelm.recipe_sections import ConstantSettings, CosineSettings, TrainSettings, WSDSettings
 
 
-def progress(step: int, train: TrainSettings, *, seconds: float = 0.0) -> float:
-    """How much of training is done in the middle of step `step` (0-based), 0 to 1.
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a run has done so far: steps, bytes predicted or read, and seconds on the recipe's
+    clock, over all its resumed parts."""
 
-    seconds: used so far on the recipe's clock, over all resumed parts of the run.
+    steps: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
 
-    >>> progress(0, TrainSettings(steps=10)), progress(9, TrainSettings(steps=10))
+
+def progress(done: Done, train: TrainSettings) -> float:
+    """How much of training is done in the middle of the step that follows `done`, 0 to 1.
+
+    >>> train = TrainSettings(steps=10)
+    >>> progress(Done(), train), progress(Done(steps=9), train)
     (0.05, 0.95)
     """
-    by_steps = (step + 0.5) / train.steps if train.steps else 0.0
-    by_time = seconds / (60 * train.max_minutes) if train.max_minutes else 0.0
-    return min(1.0, max(by_steps, by_time))
+    shares = [
+        *([(done.steps + 0.5) / train.steps] if train.steps else []),
+        *([(done.bytes + train.batch_bytes / 2) / train.bytes] if train.bytes else []),
+    ]
+    if not shares and train.max_minutes:
+        shares = [done.seconds / (60 * train.max_minutes)]
+    return min(1.0, max(shares))
 
 
-def governing_limit(step: int, train: TrainSettings, *, seconds: float = 0.0) -> str:
-    """The limit that `progress` follows, as the recipe writes it.
+def reached_limit(done: Done, train: TrainSettings) -> str | None:
+    """The limit that ends the run here, as the recipe writes it; None: the run is not at its end.
 
-    >>> governing_limit(5, TrainSettings(steps=10, max_minutes=2.0), seconds=90)
+    >>> reached_limit(Done(steps=5, seconds=130), TrainSettings(steps=10, max_minutes=2.0))
     'train.max_minutes = 2'
     """
-    by_time = train.max_minutes is not None and seconds >= 60 * train.max_minutes * progress(
-        step, train, seconds=seconds
-    )
-    if by_time or train.steps is None:
+    if train.steps and done.steps >= train.steps:
+        return f"train.steps = {train.steps}"
+    if train.bytes and done.bytes >= train.bytes:
+        return f"train.bytes = {train.bytes}"
+    if train.max_minutes and done.seconds >= 60 * train.max_minutes:
         return f"train.max_minutes = {train.max_minutes:g}"
-    return f"train.steps = {train.steps}"
+    return None
 
 
 def lr_factor(schedule: ConstantSettings, *, step: int, done: float) -> float:

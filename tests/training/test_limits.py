@@ -18,7 +18,9 @@ MINUTES = ("train={max_minutes = 3.3, clock = 'cpu', batch_bytes = 64, context_b
 
 
 def limits_of(recipe: Recipe) -> dict:
-    return {k: v for k, v in recipe.to_dict()["train"].items() if k in ("steps", "max_minutes")}
+    return {
+        k: v for k, v in recipe.to_dict()["train"].items() if k in ("steps", "bytes", "max_minutes")
+    }
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,8 @@ def limits_of(recipe: Recipe) -> dict:
         ([], {"max_minutes": 3.3}),
         (["train.steps=2000"], {"steps": 2000}),
         (["train.max_minutes=1.0"], {"max_minutes": 1.0}),
+        (["train.bytes=640"], {"bytes": 640}),
+        (["train.bytes=640", "train.max_minutes=1.0"], {"bytes": 640, "max_minutes": 1.0}),
         (["train.steps=2000", "train.max_minutes=1.0"], {"steps": 2000, "max_minutes": 1.0}),
         (["train.steps=2000", "train.clock=cpu"], None),
     ],
@@ -48,15 +52,20 @@ def test_readmes_line_trains_the_steps_it_names(name):
     assert limits_of(recipe) == {"steps": 2000}
 
 
-def test_the_rates_of_a_run_in_steps_do_not_depend_on_the_clock(tmp_path, monkeypatch):
-    base = tiny_recipe(tmp_path).override(MINUTES)
+@pytest.mark.parametrize("limits", [["train.steps=20"], ["train.bytes=1280"]])
+def test_the_rates_of_a_run_in_steps_or_bytes_do_not_depend_on_the_clock(
+    tmp_path, monkeypatch, limits
+):
+    base = tiny_recipe(tmp_path)
     rates = []
     for name, slow in (("a", 1.0), ("b", 50.0)):
         clock = iter(range(10**6))
         monkeypatch.setattr(loop_module.time, "monotonic", lambda c=clock, s=slow: next(c) * s)
-        run = train(base, overrides=["train.steps=20"], run_dir=tmp_path / name)
+        overrides = [*limits, "train.max_minutes=1000"]
+        run = train(base, overrides=overrides, run_dir=tmp_path / name)
         rates.append([row["lr"] for row in read_metrics(run / "metrics.jsonl") if "lr" in row])
     assert rates[0] == rates[1] and len(rates[0]) == 20
+    assert rates[0][-1] < 0.5 * max(rates[0])
 
 
 @pytest.mark.parametrize(
@@ -64,6 +73,11 @@ def test_the_rates_of_a_run_in_steps_do_not_depend_on_the_clock(tmp_path, monkey
     [
         (["train.steps=3"], "trained 3 steps: train.steps = 3 is reached"),
         (["train.max_minutes=0.005", "train.clock=cpu"], "train.max_minutes = 0.005 is reached"),
+        (["train.bytes=200"], "trained 4 steps: train.bytes = 200 is reached"),
+        (
+            ["train.bytes=10000000", "train.max_minutes=0.005"],
+            "before the learning rate had fallen",
+        ),
     ],
 )
 def test_the_end_says_which_limit_it_was(tmp_path, capfd, overrides, said):
@@ -109,7 +123,7 @@ def test_a_signal_is_answered_at_once_and_says_how_to_resume(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("every", [1, 5, 10, 100])
-@pytest.mark.parametrize("limit", ["train.steps=12", "train.max_minutes=0.01"])
+@pytest.mark.parametrize("limit", ["train.steps=12", "train.bytes=700", "train.max_minutes=0.01"])
 def test_every_run_logs_its_last_step_once(tmp_path, every, limit):
     """Runs below ten steps left metrics.jsonl empty."""
     run = train(tiny_recipe(tmp_path, limit, f"log.every={every}"), run_dir=tmp_path / "run")

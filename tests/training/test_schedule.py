@@ -5,14 +5,47 @@ import math
 import pytest
 
 from bytelm.recipe_sections import ConstantSettings, CosineSettings, TrainSettings, WSDSettings
-from bytelm.training.schedule import lr_factor, progress
+from bytelm.training.schedule import Done, lr_factor, progress, reached_limit
 
 
-def test_progress_is_the_larger_of_steps_and_time():
-    train = TrainSettings(steps=100, max_minutes=2.0)
-    assert progress(49, train, seconds=0) == 0.495
-    assert progress(10, train, seconds=90) == 0.75
-    assert progress(10, TrainSettings(max_minutes=2.0), seconds=600) == 1.0
+def test_progress_is_the_larger_of_steps_and_bytes():
+    train = TrainSettings(steps=100, bytes=1000, batch_bytes=20, max_minutes=2.0)
+    assert progress(Done(steps=49), train) == 0.495
+    assert progress(Done(steps=10, bytes=740), train) == 0.75
+
+
+def test_progress_follows_the_clock_only_where_no_other_limit_is_set():
+    assert progress(Done(steps=10, seconds=90), TrainSettings(max_minutes=2.0)) == 0.75
+    assert progress(Done(steps=10, seconds=600), TrainSettings(max_minutes=2.0)) == 1.0
+    for limits in ({"steps": 100}, {"bytes": 10_000, "batch_bytes": 100}):
+        late, early = (
+            progress(
+                Done(steps=10, bytes=1000, seconds=seconds),
+                TrainSettings(**limits, max_minutes=2.0),
+            )
+            for seconds in (119, 0)
+        )
+        assert late == early == 0.105
+
+
+@pytest.mark.parametrize(
+    ("limits", "done", "reached"),
+    [
+        ({"steps": 10}, Done(steps=9, bytes=10**9, seconds=10**9), None),
+        ({"steps": 10}, Done(steps=10), "train.steps = 10"),
+        ({"bytes": 500}, Done(steps=10**6, bytes=499), None),
+        ({"bytes": 500}, Done(bytes=500), "train.bytes = 500"),
+        (
+            {"bytes": 500, "max_minutes": 0.5},
+            Done(bytes=100, seconds=30),
+            "train.max_minutes = 0.5",
+        ),
+        ({"bytes": 500, "max_minutes": 0.5}, Done(bytes=500, seconds=30), "train.bytes = 500"),
+        ({"max_minutes": 0.5}, Done(steps=3, bytes=3, seconds=29.9), None),
+    ],
+)
+def test_a_run_ends_at_the_first_limit_and_names_it(limits, done, reached):
+    assert reached_limit(done, TrainSettings(**limits)) == reached
 
 
 def test_wsd_rises_stays_and_falls_by_one_minus_sqrt():
@@ -49,4 +82,4 @@ def test_warmup_in_steps_counts_steps():
 def test_every_step_has_a_positive_rate_of_at_most_one(schedule, steps):
     train = TrainSettings(steps=steps)
     for step in range(steps):
-        assert 0 < lr_factor(schedule, step=step, done=progress(step, train)) <= 1
+        assert 0 < lr_factor(schedule, step=step, done=progress(Done(steps=step), train)) <= 1

@@ -13,7 +13,7 @@ from bytelm.recipe_sections import (
     TrainSettings,
     WSDSettings,
 )
-from bytelm.training.schedule import governing_limit, lr_factor, progress
+from bytelm.training.schedule import Done, lr_factor, progress
 
 shares = st.floats(0, 1)
 
@@ -52,7 +52,7 @@ def test_the_rate_never_jumps_from_one_step_to_the_next(data, steps):
     schedule, train = data.draw(schedules(steps)), TrainSettings(steps=steps)
     # a warm-up or a fall of less than a few steps is a jump that was asked for
     assume(not 0 < getattr(schedule, "decay", 0) < 4 / steps)
-    rates = [lr_factor(schedule, step=s, done=progress(s, train)) for s in range(steps)]
+    rates = [lr_factor(schedule, step=s, done=progress(Done(steps=s), train)) for s in range(steps)]
     assert all(0 <= rate <= 1 for rate in rates)
     limit = steepest(schedule, steps) * 1.001 + 1e-9
     for before, after in zip(rates, rates[1:], strict=False):
@@ -79,7 +79,7 @@ def test_cosine_after_500_steps_of_warmup_begins_at_its_peak():
     """It fell from 0.998 to 0.549 in one step."""
     cosine = CosineSettings(kind="cosine", warmup=500, final=0.1)
     train = TrainSettings(steps=1000)
-    rates = [lr_factor(cosine, step=s, done=progress(s, train)) for s in range(1000)]
+    rates = [lr_factor(cosine, step=s, done=progress(Done(steps=s), train)) for s in range(1000)]
     assert rates[499] == pytest.approx(500 / 501) and rates[500] == pytest.approx(1, abs=1e-5)
     assert rates[750] == pytest.approx(0.55, abs=2e-3) and rates[999] == pytest.approx(
         0.1, abs=1e-5
@@ -91,11 +91,3 @@ def test_wsd_whose_warmup_reaches_into_its_decay_falls_from_the_peak():
     assert lr_factor(wsd, step=90, done=0.9) == 1.0
     assert lr_factor(wsd, step=90, done=0.925) == pytest.approx(0.5)
     assert lr_factor(wsd, step=99, done=1.0) == pytest.approx(0.0)
-
-
-def test_the_limit_that_is_further_along_governs():
-    both = TrainSettings(steps=10, max_minutes=1.0)
-    assert governing_limit(9, both, seconds=1) == "train.steps = 10"
-    assert governing_limit(3, both, seconds=59) == "train.max_minutes = 1"
-    assert governing_limit(3, TrainSettings(steps=10)) == "train.steps = 10"
-    assert governing_limit(3, TrainSettings(max_minutes=0.5)) == "train.max_minutes = 0.5"
