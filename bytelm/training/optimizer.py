@@ -1,12 +1,12 @@
 """Optimizers and parameter groups, from the roles the model gives its parameters.
 
 One rule decides the group of a parameter (`parameter_groups`), and it never lets weight decay touch
-anything with ndim <= 1. Muon is written out here: an orthogonalised momentum step for hidden
-matrices; everything else is torch's fused AdamW. `Optimizers` makes the two look like one, with its
-state under parameter names, so that a checkpoint can be read back into any number of processes.
+anything with ndim <= 1. Hidden matrices may go to Muon (`training/muon.py`); everything else is
+torch's fused AdamW. `Optimizers` makes the two look like one, with its state under parameter names,
+so that a checkpoint can be read back into any number of processes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bytelm.arch.base import ByteModel
 from bytelm.recipe_sections import AdamWSettings, MuonSettings
-from bytelm.training.distributed import shard_like, whole
+from bytelm.training.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -44,73 +44,6 @@ def parameter_groups(
         key = GroupKey(muon and role.kind == "matrix", role.lr_multiplier, role.decay)
         groups.setdefault(key, []).append((name, parameter))
     return groups
-
-
-# Newton-Schulz quintic a x + b x^3 + c x^5 chosen for the largest slope at 0: five steps bring
-# every singular value above about 0.01 into [0.7, 1.2] (Jordan et al. 2024, "Muon", section
-# "Newton-Schulz iteration").
-_NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-
-
-def orthogonalise(x_MN: Tensor, *, steps: int = 5) -> Tensor:
-    """Roughly U V^T of the singular value decomposition x = U S V^T, in the dtype of `x_MN`."""
-    a, b, c = _NS_COEFFICIENTS
-    y = x_MN / (torch.linalg.matrix_norm(x_MN) + 1e-7)
-    tall = y.shape[0] > y.shape[1]
-    y = y.T if tall else y
-    for _ in range(steps):
-        gram = y @ y.T
-        y = torch.addmm(y, torch.addmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
-    return y.T if tall else y
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024), with decoupled weight decay.
-
-        m <- momentum * m + g;   u = orthogonalise(g + momentum * m)      (Nesterov)
-        w <- w * (1 - lr * weight_decay) - lr * sqrt(max(1, rows / columns)) * u
-
-    The scale is Jordan's: the update's spectral norm is lr times that of a random matrix's shape
-    ratio, so one `lr` fits all widths. `dtype` is that of the Newton-Schulz products; bfloat16 is
-    enough, and 3 to 6 times as fast where the processor has it.
-    """
-
-    def __init__(
-        self,
-        params: Iterable,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        dtype: torch.dtype,
-    ):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.dtype = dtype
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
-            for w_MN in group["params"]:
-                if w_MN.grad is not None:
-                    self._update(w_MN, group)
-
-    def _update(self, w_MN: Tensor, group: Mapping) -> None:
-        state = self.state[w_MN]
-        if not state:
-            state["momentum"] = torch.zeros_like(w_MN)
-        assert w_MN.grad is not None
-        momentum = state["momentum"].mul_(group["momentum"]).add_(w_MN.grad)
-        direction = torch.add(w_MN.grad, momentum, alpha=group["momentum"])
-        update = self._orthogonal(direction)
-        rows, columns = w_MN.shape
-        w_MN.mul_(1 - group["lr"] * group["weight_decay"])
-        w_MN.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
-
-    def _orthogonal(self, direction: Tensor) -> Tensor:
-        """`orthogonalise`, of the whole matrix also when each rank holds a shard of it."""
-        update = orthogonalise(whole(direction).to(self.dtype)).to(direction.dtype)
-        return shard_like(update, direction)
 
 
 class Optimizers:
