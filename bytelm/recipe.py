@@ -179,6 +179,11 @@ class Recipe(Settings):
                 f"data.weights has {len(data.weights)} numbers for {len(data.train)} paths in "
                 "data.train: give one each"
             )
+        if data.strict and data.skip_errors:
+            raise RecipeError(
+                "data.strict makes what is left out an error, and data.skip_errors leaves errors "
+                "out: choose one of them"
+            )
         self._check_curriculum()
 
     def _check_objective(self) -> None:
@@ -196,6 +201,12 @@ class Recipe(Settings):
             raise RecipeError(
                 f"objective.kind {chosen!r} predicts the ids of a tokenizer: name one with "
                 "data.tokenizer, such as tokenizers/binary-16k"
+            )
+        if data.field is not None and (fields := self.objective_config.record_fields) is not None:
+            names = " and ".join(dict.fromkeys(fields.settings.values()))
+            raise RecipeError(
+                f"data.field has no effect: objective.kind {chosen!r} reads the fields of records "
+                f"that {names} name. Remove it"
             )
         if data.curriculum and not kind.curriculum:
             able = " or ".join(

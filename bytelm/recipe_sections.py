@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from bytelm.data.settings import SETTINGS, to_bytes
 from bytelm.paths import to_text
 
 
@@ -27,6 +28,12 @@ def _is_curriculum(stages: list[list[float]]) -> list[list[float]]:
     return stages
 
 
+def _is_size(size: int | str) -> int | str:
+    if to_bytes(size) < 1:
+        raise ValueError(f"the limit must be at least 1 byte, not {size}")
+    return size
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -34,6 +41,7 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 _one_or_more = BeforeValidator(lambda v: [v] if isinstance(v, str) else v)
 Paths = Annotated[list[Annotated[str, AfterValidator(to_text)]], _one_or_more]
 Trackers = Annotated[list[Literal["tensorboard", "wandb", "trackio"]], _one_or_more]
+Size = Annotated[int | str, AfterValidator(_is_size)]
 Range = Annotated[list[Count], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
 Stage = Annotated[list[int | float], Field(min_length=2, max_length=2)]
 Curriculum = Annotated[list[Stage], Field(min_length=1), AfterValidator(_is_curriculum)]
@@ -72,7 +80,7 @@ class ObjectiveSettings(Settings):
 
 class DataSettings(Settings):
     """What is trained and evaluated on: files, folders, patterns, archives, records, data sets and
-    built corpora, which mean the documents they mean to every other command.
+    built corpora, which mean the documents they mean to every other command, and how they are read.
 
     Relative paths start from the current folder, or else from the folder of the bundled samples.
     """
@@ -96,6 +104,15 @@ class DataSettings(Settings):
     workers: Count = Field(
         0, description="processes that prepare batches in advance; 0 = the training process"
     )
+    field: str | None = Field(None, description=SETTINGS["field"])
+    raw: bool = Field(False, description=SETTINGS["raw"])
+    strict: bool = Field(False, description=SETTINGS["strict"])
+    skip_errors: bool = Field(False, description=SETTINGS["skip_errors"])
+    max_unpacked: Size | None = Field(None, description=SETTINGS["max_unpacked"])
+    max_ratio: Annotated[float, Field(ge=1)] | None = Field(None, description=SETTINGS["max_ratio"])
+    max_nesting: Count | None = Field(None, description=SETTINGS["max_nesting"])
+    max_members: AtLeastOne | None = Field(None, description=SETTINGS["max_members"])
+    max_window: Size | None = Field(None, description=SETTINGS["max_window"])
 
 
 class AdamWSettings(Settings):

@@ -35,7 +35,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "tokenizer": (*_BASE, "data"),
     "arch": ("errors", "vocab", "device", "data.batch", "nn"),
     "objectives": (*_BASE, "data", "tokenizer"),
-    "recipe_sections": ("paths",),
+    "recipe_sections": ("paths", "data.settings"),
     "recipe_overrides": ("errors", "recipe_sections"),
     "recipe": ("errors", "registry", "recipe_sections", "recipe_overrides"),
     "run": ("errors", "vocab", "files", "version", "recipe"),

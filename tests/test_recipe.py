@@ -172,3 +172,14 @@ def test_recipes_know_every_window_policy():
     from bytelm.data import windows
 
     assert get_args(recipe_sections.Policy) == get_args(windows.Policy)
+
+
+def test_how_data_is_read_is_checked_before_any_is():
+    assert recipe("data.max_unpacked=2GiB", "data.max_window=4096").data.max_unpacked == "2GiB"
+    assert "a size such as 2GiB" in refusal("data.max_unpacked=much")
+    for name, value in (("ratio", "0.5"), ("nesting", "-1"), ("members", "0"), ("window", "0k")):
+        assert f"data.max_{name} = " in refusal(f"data.max_{name}={value}")
+    assert "choose one of them" in refusal("data.strict=true", "data.skip_errors=true")
+    settings = ["model.arch=encdec", "objective.kind=seq2seq", "data.policy=truncate"]
+    told = refusal(*settings, "data.field=words")
+    assert "data.field has no effect" in told and "objective.source and objective.target" in told

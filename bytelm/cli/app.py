@@ -9,6 +9,8 @@ import errno
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -33,20 +35,39 @@ class _Commands(TyperGroup):
     """A reader that has seen enough (`| head`) ends a command, and is no error. A value that is not
     one of several is told which it is nearest to."""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _until_written():  # --help and --version of the application itself print here
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
-            if sys.stdout is not None:
-                sys.stdout.flush()
-            return result
-        except BrokenPipeError:
-            end_quietly()
-            raise typer.Exit(0) from None
+            with _until_written():
+                return super().invoke(ctx)
         except Exception as error:
             message = getattr(error, "message", None)
             if hasattr(error, "format_message") and isinstance(message, str):
                 setattr(error, "message", _with_nearest(message))  # noqa: B010
             raise
+
+
+@contextmanager
+def _until_written() -> Iterator[None]:
+    """Write all that is printed; leave with status 0 when its reader has gone."""
+    try:
+        try:
+            yield
+        except typer.Exit:
+            _flush()
+            raise
+        _flush()
+    except BrokenPipeError:
+        end_quietly()
+        raise typer.Exit(0) from None
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _with_nearest(message: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bytelm.cli.common import Json, ModelOptions, Threads, complete_models, open_model
-from bytelm.cli.inputs import read_input
+from bytelm.cli.inputs import note_packed, read_input
 from bytelm.cli.output import note, print_json
 from bytelm.errors import BytelmError, DataError, printable
 from bytelm.model_paths import require_model
@@ -29,7 +29,7 @@ def chunks(
             autocompletion=complete_models,
         ),
     ],
-    file: Annotated[Path, typer.Argument(help="The file to cut; - is stdin.")],
+    file: Annotated[Path, typer.Argument(help="The file to cut, as it stands; - is stdin.")],
     html: Annotated[
         Path | None,
         typer.Option(help="Also write a standalone page, with how surprising each byte was."),
@@ -41,6 +41,7 @@ def chunks(
     """Show where a hierarchical model cuts a file: coloured text, an HTML page."""
     require_model(run)
     data = read_input(file)[:max_bytes]
+    note_packed(file, data)
     if not data:
         raise DataError(f"{file} is empty: there is nothing to cut")
     from bytelm.evaluate.chunks import html_page, terminal_text

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bytelm.cli.common import Device, Json, Threads, complete_models
-from bytelm.cli.inputs import STDIN, require_one_stdin
+from bytelm.cli.inputs import STDIN, note_packed, require_one_stdin
 from bytelm.cli.output import note, print_json
 from bytelm.errors import BytelmError, printable
 from bytelm.model_paths import require_model
@@ -26,7 +26,8 @@ def classify(
         ),
     ],
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files; - is standard input.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Files, as they stand; - is stdin."),
     ],
     device: Device = None,
     threads: Threads = None,
@@ -51,6 +52,7 @@ def classify(
     for file in files:
         try:
             texts.append((file, _beginning(file, classifier.window)))
+            note_packed(*texts[-1])
         except OSError as error:
             note(f"error: {file}: {error.strerror or error}")
             failed = True

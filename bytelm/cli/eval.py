@@ -4,7 +4,6 @@ A run that is no `ByteLM`, such as a classifier, is judged by the figures of its
 """
 
 import json as json_module
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from bytelm.data.bundled import find_data
 from bytelm.errors import BytelmError
 
 if TYPE_CHECKING:
+    from bytelm.data import Reading
     from bytelm.lm.protocol import ByteLM
     from bytelm.lm.subword import TokenScores
 
@@ -33,7 +33,7 @@ def evaluate(
     model: Model,
     data: Annotated[
         list[str],
-        typer.Argument(help="Files, folders, patterns, archives, JSON lines, built corpora."),
+        typer.Argument(help="Files, folders, archives, JSON lines, built corpora, -."),
     ],
     canonical_tokens: Annotated[
         bool,
@@ -61,6 +61,7 @@ def evaluate(
     """
     from bytelm.evaluate.documents import read_documents
 
+    how = reading.reading()
     if _is_judged_by_its_objective(model):
         _refuse_idle(
             model,
@@ -68,16 +69,14 @@ def evaluate(
             *(["canonical-tokens"] * canonical_tokens),
             *(["primed"] * (primed is not None)),
             *(["model"] * bool(options.more)),
-            *(f.name for f in fields(reading) if getattr(reading, f.name) != f.default),
         )
-        _judge(model, data, json=json, device=options.device)
+        _judge(model, data, how, json=json, device=options.device)
         return
     # mistaken paths show before torch loads
-    how = reading.reading()
     documents = read_documents([find_data(path) for path in data], reading=how)
-    tell(how)
     before = [find_data(primed)] if primed else []
-    training = b"".join(read_documents(before, reading=reading.reading()))
+    training = b"".join(read_documents(before, reading=how))
+    tell(how)
     from bytelm.evaluate.bits import evaluate_bits
     from bytelm.evaluate.compressors import compressed_bits_per_byte, primed_bits_per_byte
     from bytelm.evaluate.report import table
@@ -120,15 +119,16 @@ def _is_judged_by_its_objective(model: Path) -> bool:
     return isinstance(stored, dict) and "arch" in stored and stored.get("family") != "causal"
 
 
-def _judge(model: Path, data: list[str], *, json: bool, device: str | None) -> None:
+def _judge(model: Path, data: list[str], how: "Reading", *, json: bool, device: str | None) -> None:
     from bytelm.device import choose_device
     from bytelm.evaluate.figures import judge
 
     with progress("evaluating", unit="windows") as report:
         place = choose_device(device or "cpu")
-        judgement = judge(model, data, device=place, on_progress=report)
+        judgement = judge(model, data, reading=how, device=place, on_progress=report)
+    tell(how)
     if json:
-        print_json(judgement.to_dict())
+        print_json({**judgement.to_dict(), **how.notes.report()})
     else:
         print(f"{model}\n{judgement.text()}")
 

@@ -49,6 +49,15 @@ def read_input(path: Path) -> bytes:
         reminder.cancel()
 
 
+def note_packed(path: Path, data: bytes) -> None:
+    """Say of a compressed text that it is taken as it stands, unlike the data of `bytelm eval`."""
+    from bytelm.data.sources.streams import compression_of_pipe
+
+    if (kind := compression_of_pipe(data)) is not None:
+        name = "standard input" if path == STDIN else path
+        note(f"{name} is {kind.name} data, which this command takes as it stands: not unpacked")
+
+
 def require_one_stdin(*paths: Path | None) -> None:
     """`BytelmError` if standard input is named twice."""
     if sum(path == STDIN for path in paths) > 1:

@@ -1,7 +1,6 @@
 """How data is read, as one set of options for every command that reads any: which field of records,
 what to do with what cannot be read, and how much a file may unpack to."""
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,12 +8,11 @@ import typer
 
 from bytelm.cli.option_groups import Command, with_option_group
 from bytelm.cli.output import note
-from bytelm.errors import BytelmError
+from bytelm.data.settings import SETTINGS
 
 if TYPE_CHECKING:
     from bytelm.data.sources import Reading
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _LIMITS = "Limits of unpacking"
 
 
@@ -22,63 +20,40 @@ _LIMITS = "Limits of unpacking"
 class ReadingOptions:
     """The fields of `bytelm.data.Reading` that every command has. None: the default there."""
 
-    field: Annotated[str, typer.Option(help="JSON or column name that holds a record's text.")] = (
-        "text"
+    field: Annotated[str, typer.Option(help=SETTINGS["field"])] = "text"
+    raw: Annotated[bool, typer.Option("--raw", help=SETTINGS["raw"])] = False
+    strict: Annotated[bool, typer.Option("--strict", help=SETTINGS["strict"])] = False
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help=SETTINGS["skip_errors"])] = (
+        False
     )
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Take every file as it stands, archives and records too.")
-    ] = False
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            help="Links, files that are not what their name says, and whatever else would be "
-            "reported as skipped are errors.",
-        ),
-    ] = False
-    skip_errors: Annotated[
-        bool,
-        typer.Option(
-            "--skip-errors",
-            help="Leave out what is damaged, encrypted or beyond a limit, and report it.",
-        ),
-    ] = False
     max_unpacked: Annotated[
-        str | None,
-        typer.Option(help="What one file may unpack to; default: 1TiB.", rich_help_panel=_LIMITS),
+        str | None, typer.Option(help=SETTINGS["max_unpacked"], rich_help_panel=_LIMITS)
     ] = None
     max_ratio: Annotated[
-        float | None,
-        typer.Option(
-            help="Bytes out to bytes in, beyond the first 256 MiB; default: 250.",
-            rich_help_panel=_LIMITS,
-        ),
+        float | None, typer.Option(help=SETTINGS["max_ratio"], rich_help_panel=_LIMITS)
     ] = None
     max_nesting: Annotated[
-        int | None,
-        typer.Option(help="Archives in archives; default: 4.", rich_help_panel=_LIMITS),
+        int | None, typer.Option(help=SETTINGS["max_nesting"], rich_help_panel=_LIMITS)
     ] = None
     max_members: Annotated[
-        int | None,
-        typer.Option(help="Files in an archive; default: 10 million.", rich_help_panel=_LIMITS),
+        int | None, typer.Option(help=SETTINGS["max_members"], rich_help_panel=_LIMITS)
     ] = None
     max_window: Annotated[
-        str | None,
-        typer.Option(help="Memory of a zstd frame; default: 2GiB.", rich_help_panel=_LIMITS),
+        str | None, typer.Option(help=SETTINGS["max_window"], rich_help_panel=_LIMITS)
     ] = None
 
     def reading(self, **more: Any) -> "Reading":
         """What they say, with further fields of `Reading`. `BytelmError` for a limit below 1."""
-        from bytelm.data.sources import Limits, Reading
+        from bytelm.data.sources import Reading
+        from bytelm.data.sources.limits import limits_of
 
-        given: dict[str, Any] = {
-            "unpacked_bytes": None if self.max_unpacked is None else to_bytes(self.max_unpacked),
-            "ratio": self.max_ratio,
-            "nesting": self.max_nesting,
-            "members": self.max_members,
-            "window_bytes": None if self.max_window is None else to_bytes(self.max_window),
-        }
-        limits = Limits(**{name: value for name, value in given.items() if value is not None})
+        limits = limits_of(
+            max_unpacked=self.max_unpacked,
+            max_ratio=self.max_ratio,
+            max_nesting=self.max_nesting,
+            max_members=self.max_members,
+            max_window=self.max_window,
+        )
         return Reading(
             field=self.field,
             raw=self.raw,
@@ -98,15 +73,3 @@ def tell(reading: "Reading") -> None:
     """Say on stderr what was skipped, or taken otherwise than its name says."""
     for line in reading.notes.lines():
         note(line)
-
-
-def to_bytes(text: str) -> int:
-    """Bytes from `2GiB`, `500m` or `1000000`.
-
-    >>> to_bytes("2GiB"), to_bytes("1.5k")
-    (2147483648, 1536)
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
-    if not match:
-        raise BytelmError(f"expected a size such as 2GiB or 500M, not {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])

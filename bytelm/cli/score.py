@@ -13,6 +13,7 @@ from bytelm.cli.inputs import (
     Prompt,
     PromptFile,
     given_text,
+    note_packed,
     prompt_and_context,
     read_input,
     require_one_stdin,
@@ -31,7 +32,7 @@ def register(app: typer.Typer) -> None:
 @with_model_options
 def score(
     model: Model,
-    file: Annotated[Path, typer.Argument(help="The file to score; - is stdin.")],
+    file: Annotated[Path, typer.Argument(help="The file to score, as it stands; - is stdin.")],
     context: ContextText = None,
     context_file: ContextFile = None,
     json: Json = False,
@@ -41,6 +42,7 @@ def score(
     """The log probability of a file: in all, per byte, and where the model was surprised."""
     require_one_stdin(file, context_file)
     data = read_input(file)
+    note_packed(file, data)
     if not data:
         raise DataError(f"{file} is empty: there is nothing to score")
     before = given_text("context", context, context_file) or b""

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,8 +11,12 @@ from bytelm.cli.inputs import read_input
 from bytelm.cli.output import note, print_json
 from bytelm.cli.output import write_bytes as to_stdout
 from bytelm.cli.progress import progress
-from bytelm.cli.reading import ReadingOptions, tell, to_bytes, with_reading_options
+from bytelm.cli.reading import ReadingOptions, tell, with_reading_options
+from bytelm.data.settings import to_bytes
 from bytelm.errors import BytelmError
+
+if TYPE_CHECKING:
+    from bytelm.data.sources import Reading
 
 tokenizer = typer.Typer(no_args_is_help=True, help="Train and use Binary BPE vocabularies.")
 
@@ -171,6 +175,7 @@ def decode(
 
 
 @tokenizer.command()
+@with_reading_options
 def inspect(
     model: Tokenizer,
     files: Annotated[list[str] | None, typer.Argument(help="Files to look at through it.")] = None,
@@ -181,6 +186,8 @@ def inspect(
     ] = None,
     top: Annotated[int, typer.Option(help="Tokens to list.")] = 20,
     json: Json = False,
+    *,
+    reading: ReadingOptions,
 ) -> None:
     """Token lengths, known patterns, the commonest tokens by where they occur, nesting."""
     from bytelm.files import write_bytes
@@ -194,7 +201,9 @@ def inspect(
     )
 
     bpe = BinaryBPE.load(model)
-    documents = _documents(files or [])
+    how = reading.reading()
+    documents = _documents(files or [], how)
+    tell(how)
     uses = token_uses(bpe, [(kind, data) for _, kind, data in documents])
     report: dict[str, Any] = {
         "vocab_size": bpe.vocab_size,
@@ -213,7 +222,7 @@ def inspect(
         write_bytes(html, page(bpe, str(model), views).encode())
         note(f"wrote {html}")
     if json:
-        print_json(report)
+        print_json({**report, **how.notes.report()})
         return
     print(f"{bpe.vocab_size} ids, {len(bpe.specials)} special; tokens by length in bytes:")
     print("  " + ", ".join(f"{n}: {count}" for n, count in report["tokens_by_length"].items()))
@@ -227,6 +236,7 @@ def inspect(
 
 
 @tokenizer.command()
+@with_reading_options
 def evaluate(
     model: Tokenizer,
     paths: Annotated[list[str], typer.Argument(help="Files, folders, archives: held-out data.")],
@@ -238,18 +248,22 @@ def evaluate(
         ),
     ] = None,
     json: Json = False,
+    *,
+    reading: ReadingOptions,
 ) -> None:
     """Bytes per token by format and instruction set, and how much of the vocabulary is used."""
     from bytelm.tokenizer import BinaryBPE
     from bytelm.tokenizer.usage import usage_by_class
 
-    documents = [(kind, data) for _, kind, data in _documents(paths)]
+    how = reading.reading()
+    documents = [(kind, data) for _, kind, data in _documents(paths, how)]
+    tell(how)
     report = {
         str(path): usage_by_class(BinaryBPE.load(path, merges_only=path != model), documents)
         for path in [model, *(against or [])]
     }
     if json:
-        print_json({"tokenizers": report, "raw_bytes": 1.0})
+        print_json({"tokenizers": report, "raw_bytes": 1.0, **how.notes.report()})
         return
     kinds = list(next(iter(report.values()))["classes"])
     width = max(map(len, [*kinds, "vocabulary used"]))
@@ -296,14 +310,14 @@ def unpack(
 # ---- reading options and files ------------------------------------------------------------------
 
 
-def _documents(paths: list[str]) -> list[tuple[str, str, bytes]]:
+def _documents(paths: list[str], how: "Reading") -> list[tuple[str, str, bytes]]:
     """(name, class of file, bytes) of every document."""
     from bytelm.data.magic import identify
     from bytelm.data.sources import open_source
     from bytelm.tokenizer.formats import executable_class
 
     found = []
-    for document in open_source(paths):
+    for document in open_source(paths, reading=how):
         name = str(document.meta.get("path") or document.meta.get("source") or "")
         data = document.data
         kind = executable_class(data) or identify(data).format

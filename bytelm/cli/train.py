@@ -104,9 +104,11 @@ def _report(run: Path) -> None:
         _report_bytes(run, recipe, device=device)
         return
     from bytelm.evaluate.figures import judge
+    from bytelm.training.data import reading_of
 
     with progress("evaluating", unit="windows") as shown:
-        judgement = judge(run, recipe.data.heldout, device=device, on_progress=shown)
+        how = reading_of(recipe.data)
+        judgement = judge(run, recipe.data.heldout, reading=how, device=device, on_progress=shown)
     Run(run).write_evaluation(judgement.to_dict())
     print(f"held-out data\n{judgement.text()}\n")
     if judgement.source is not None:
@@ -119,9 +121,9 @@ def _report_bytes(run: Path, recipe: "Recipe", *, device: "torch.device") -> Non
     """Bits per byte beside compressors, a sample, and chunks: of a model that is a `ByteLM`."""
     from bytelm.lm.decoder import DecoderLM
     from bytelm.loading import load_run
-    from bytelm.training.data import documents_of, open_data
+    from bytelm.training.data import documents_of, open_data, reading_of
 
-    documents = documents_of(open_data(recipe.data.heldout))
+    documents = documents_of(open_data(recipe.data.heldout, reading=reading_of(recipe.data)))
     if not documents:
         return
     lm = load_run(run, device=device)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bytelm.data import Windows
+from bytelm.data import Reading, Windows
+from bytelm.errors import DataError
 from bytelm.loading import load_model
 from bytelm.objectives import Objective, Setup
 from bytelm.objectives.base import Sums
@@ -58,21 +59,31 @@ def judge(
     run: str | Path,
     data: Sequence[str],
     *,
+    reading: Reading | None = None,
     device: str | torch.device = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Judgement:
     """The model of a run directory on the whole of `data`: paths as in data.heldout of a recipe, or
     folders, of which every file is taken.
 
+    reading      how the paths are read; of records the run itself says which fields
     device       where to compute
     on_progress  called with windows done and windows in all
 
-    Raises `DataError` for data that its objective cannot read, such as a class it does not know.
+    Raises `DataError` for data that its objective cannot read, such as a class it does not know,
+    and for a `Reading.field` where the objective names the fields.
     """
     found = Run(Path(run))
     recipe, description = found.recipe(), found.description()
     objective = _objective(recipe, stored=dict(description.arguments))
-    corpus = open_data(data, fields=objective.config.record_fields)
+    reading, fields = reading or Reading(), objective.config.record_fields
+    if fields is not None and reading.field != Reading.field:
+        names = " and ".join(dict.fromkeys(fields.settings.values()))
+        raise DataError(
+            f"{reading.spelling.of('field')} has no effect: {run} reads the fields of records that "
+            f"{names} of its recipe name"
+        )
+    corpus = open_data(data, fields=fields, reading=reading)
     windows = heldout_windows(
         corpus, objective, data=recipe.data, train=recipe.train, seed=recipe.seed
     )

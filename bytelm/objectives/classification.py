@@ -70,7 +70,9 @@ class ClassificationConfig(ObjectiveConfig):
         """The text and the class."""
         if self.labels in _KNOWN:
             return None
-        return RecordFields(text=self.text or "text", columns=(self.labels,))
+        text = self.text or "text"
+        named = {text: "objective.text", self.labels: "objective.labels"}
+        return RecordFields(text=text, columns=(self.labels,), settings=named)
 
 
 class Classification(Objective):

@@ -49,7 +49,8 @@ class Seq2SeqConfig(ObjectiveConfig):
     @property
     def record_fields(self) -> RecordFields:
         """Both."""
-        return RecordFields(text=self.target, byte_columns=(self.source,))
+        named = {self.source: "objective.source", self.target: "objective.target"}
+        return RecordFields(text=self.target, byte_columns=(self.source,), settings=named)
 
 
 class Seq2Seq(Likelihood):

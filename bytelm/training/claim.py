@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bytelm.arch.base import STORED, ByteModel
+from bytelm.data.settings import SETTINGS
 from bytelm.errors import CheckpointError, RecipeError
 from bytelm.files import disk_errors, is_vacant
 from bytelm.locks import LOCK, Lock, holder, try_lock
@@ -146,8 +147,8 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab, arguments: Mapping[s
     for tree in (begun, now):  # ranges to skip are added after a loss spike
         tree["data"].pop("skip")
         tree["data"].pop("workers")  # who prepares a batch changes nothing in it
-        for moved in ("train", "heldout"):  # checkpoints know what is in them
-            tree["data"].pop(moved)
+        for name in ("train", "heldout", *SETTINGS):  # checkpoints know what came of them
+            tree["data"].pop(name, None)
         if tree["data"].get("tokenizer"):  # its content was compared
             tree["data"]["tokenizer"] = "the same"
     changed = [key for key in sorted({*begun, *now} - set(_FREE)) if begun.get(key) != now.get(key)]
@@ -158,7 +159,7 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab, arguments: Mapping[s
         raise RecipeError(
             f"{run.path} was begun with other settings of {', '.join(changed)}: resume it with its "
             f"own recipe ({run.path / RECIPE}), or start a new run. Only {', '.join(_FREE[1:])}, "
-            "data.skip, data.workers and where the data is may change"
+            "data.skip, data.workers, where the data is and how it is read may change"
         )
 
 

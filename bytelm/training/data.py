@@ -12,6 +12,8 @@ from bytelm.data.bundled import find_data, has_match
 from bytelm.data.corpus.records import RecordFields, open_records
 from bytelm.data.curriculum import cut_rows, row_length
 from bytelm.data.sources import Notes
+from bytelm.data.sources.limits import limits_of
+from bytelm.data.sources.spelling import Spelling
 from bytelm.data.windows import Policy
 from bytelm.errors import DataError
 from bytelm.objectives import Objective
@@ -25,7 +27,12 @@ class Corpora:
     def __init__(self, data: DataSettings, fields: RecordFields | None = None):
         """fields: what the objective reads from records; None: files are read as they stand."""
         self._data, self._fields = data, fields
-        self.notes = Notes()  # links and other things that were found and not read
+        self._reading = reading_of(data)
+
+    @property
+    def notes(self) -> Notes:
+        """Links and other things that were found and not read."""
+        return self._reading.notes
 
     @cached_property
     def sources(self) -> list[Corpus]:
@@ -46,7 +53,7 @@ class Corpora:
         return self._open(paths) if paths else None
 
     def _open(self, paths: Sequence[str]) -> Corpus:
-        return open_data(paths, fields=self._fields, notes=self.notes)
+        return open_data(paths, fields=self._fields, reading=self._reading)
 
 
 class TrainingData:
@@ -158,25 +165,43 @@ def _windows(
     )
 
 
+def reading_of(data: DataSettings) -> Reading:
+    """How [data] of a recipe says that its paths are read; messages name its settings."""
+    limits = limits_of(
+        max_unpacked=data.max_unpacked,
+        max_ratio=data.max_ratio,
+        max_nesting=data.max_nesting,
+        max_members=data.max_members,
+        max_window=data.max_window,
+    )
+    return Reading(
+        field="text" if data.field is None else data.field,
+        raw=data.raw,
+        strict=data.strict,
+        skip_errors=data.skip_errors,
+        limits=limits,
+        spelling=Spelling(recipe=True),
+    )
+
+
 def documents_of(corpus: Corpus) -> list[bytes]:
     """The documents of a corpus that are not empty, whole, in memory."""
     return [document for i in range(len(corpus)) if (document := bytes(corpus.document(i)))]
 
 
 def open_data(
-    paths: Sequence[str], *, fields: RecordFields | None = None, notes: Notes | None = None
+    paths: Sequence[str], *, fields: RecordFields | None = None, reading: Reading
 ) -> Corpus:
     """The corpus of the paths of a recipe; an error tells where relative ones start.
 
-    fields  what is read from records; None: one text per record
-    notes   collects what was found and not read
+    fields   what is read from records; None: one text per record, as `reading` says
+    reading  how; what was found and not read is in its `notes`
     """
-    notes = notes or Notes()
     found = [find_data(path) for path in paths]
     try:
         if fields is None:
-            return Corpus.open(found, reading=Reading(notes=notes))
-        return Corpus.concat([open_records(path, fields=fields, notes=notes) for path in found])
+            return Corpus.open(found, reading=reading)
+        return Corpus.concat([open_records(path, fields=fields, reading=reading) for path in found])
     except DataError as error:
         if all(":" in path or path == "-" for path in found):
             raise

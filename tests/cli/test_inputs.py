@@ -1,5 +1,6 @@
 """What commands read: piped prompts, `-`, and nothing twice."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -84,6 +85,39 @@ def test_a_dash_is_standard_input_everywhere(runs, bytelm, command):
         for place in (runs / "text", "-")
     ]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("command", [("score", "flat"), ("chunks", "hnet"), ("classify", "labels")])
+@pytest.mark.parametrize("place", ["file", "-"])
+def test_a_compressed_text_is_taken_as_it_stands_and_this_is_said(
+    command, place, runs, bytelm, tmp_path
+):
+    packed = gzip.compress(TEXT)
+    (tmp_path / "x.gz").write_bytes(packed)
+    name, run = command
+    file = tmp_path / "x.gz" if place == "file" else "-"
+    _, told = bytelm(name, runs / run, file, stdin=packed if place == "-" else None)
+    assert "gzip data, which this command takes as it stands: not unpacked" in told
+    assert "stands" not in bytelm(name, runs / run, runs / "text")[1]
+
+
+@pytest.mark.parametrize("command", ["eval", "data inspect", "data build", "tokenizer train"])
+def test_a_compressed_text_in_a_pipe_is_the_text(command, runs, bytelm, tmp_path):
+    """`cat x.txt.gz | bytelm eval RUN -` measured the gzip bytes; now what `x.txt.gz` does."""
+    packed, folder = gzip.compress(TEXT), tmp_path / "x"
+    (tmp_path / "x.txt.gz").write_bytes(packed)
+    before = [runs / "flat"] if command == "eval" else []
+    after = {"data build": ["--out", folder], "tokenizer train": ["--out", folder, "--overwrite"]}
+    more = [*after.get(command, []), *(["--vocab-size", "270"] if "train" in command else [])]
+    more += ["--overwrite"] if "build" in command else []
+    answers = [
+        bytelm(*command.split(), *before, file, *more, "--json", stdin=stdin)[0]
+        for file, stdin in ((tmp_path / "x.txt.gz", None), ("-", packed))
+    ]
+    found, piped = map(json.loads, answers)
+    for report in (found, piped):  # of `eval`
+        report.pop("seconds", None), report.pop("bytes_per_second", None)
+    assert piped == found
 
 
 def test_a_tokenizer_encodes_and_decodes_standard_input(bytelm, tmp_path):

@@ -177,12 +177,38 @@ print(json.dumps(results), file=real)
 """
 
 
+# commands that the binary file is nothing for, with what they give an answer to
+_ANSWERED = {
+    "eval labels": ["eval", "{runs}/flat", "{runs}/text", "--json"],
+    "models": ["models", "hnet"],
+    "plot": ["plot", "{trained}", "--out", "{out}.png"],
+    "tokenizer decode": ["tokenizer", "decode", "{tokenizer}", "{folder}/ids"],
+    "tokenizer train": ["tokenizer", "train", "{runs}/text", "--vocab-size=270", "--out", "{out}"],
+    "tokenizer unpack": ["tokenizer", "unpack", "{tokenizer}", "--out", "{out}"],
+}
+
+
+def answered(places, folder):
+    """Every command with a right answer, and the help of everything."""
+    (places["folder"] / "ids").write_text("97 98 " * 99)
+    for number, name in enumerate(sorted({*_READS_BINARY, *_ANSWERED})):
+        if name in _ANSWERED:
+            yield [word.format(**places, out=folder / f"{number}") for word in _ANSWERED[name]]
+        else:
+            yield argv_of(name, "binary", places, folder / f"{number}")
+    groups = {words[:1] for words in words_of() if len(words) > 1}
+    yield from ([*words, "--help"] for words in sorted({(), *groups, *words_of()}))
+    yield ["--version"]
+
+
 @pytest.mark.parametrize("closed", [False, True], ids=["LC_ALL=C", "closed stdout"])
 def test_a_terminal_of_ascii_and_a_reader_that_has_gone(closed, places, tmp_path):
     """All commands with a right answer, one after another in one process."""
-    names = sorted({*_READS_BINARY, "models"})
-    commands = [argv_of(name, "binary", places, tmp_path / f"{i}") for i, name in enumerate(names)]
-    commands[names.index("models")] = ["models", "hnet"]
+    commands = list(answered(places, tmp_path))
+    asked = {tuple(argv) for argv in commands}
+    assert all(
+        any(argv[: len(w)] == w and "--help" not in argv for argv in asked) for w in words_of()
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if not closed:
         environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -195,6 +221,19 @@ def test_a_terminal_of_ascii_and_a_reader_that_has_gone(closed, places, tmp_path
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    found = dict(zip(names, json.loads(done.stdout.splitlines()[-1]), strict=True))
-    assert set(found.values()) == {0}, (found, done.stderr)
+    codes = json.loads(done.stdout.splitlines()[-1])
+    failed = [(argv, code) for argv, code in zip(commands, codes, strict=True) if code != 0]
+    assert not failed, (failed, done.stderr)
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["data", "--help"], ["--version"]])
+def test_a_pipe_into_head(argv, tmp_path):
+    """`bytelm --help | head -1`, as a process of its own: what the interpreter says at its end."""
+    command = f"exec {sys.executable} -m bytelm {' '.join(argv)}"
+    script = f"set -o pipefail; ({command}) | head -1 | cut -c1-200; echo ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.stderr == "" and done.stdout.splitlines()[-1] == "0", (done.stdout, done.stderr)

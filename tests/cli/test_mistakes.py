@@ -47,7 +47,6 @@ EARLY = [
     (["eval", "{runs}/flat", "{runs}/txet"], "did you mean 'text'"),
     (["eval", "{runs}/flat", "{runs}/text", "--primed", "{runs}/nope"], "nope does not exist"),
     (["eval", "{runs}/labels", "{runs}/text", "--window", "5"], "--window mean nothing here"),
-    (["eval", "{runs}/labels", "{runs}/text", "--skip-errors"], "--skip-errors mean nothing"),
     (["data", "inspect", "{runs}/txet"], "did you mean 'text'"),
     (["data", "build", "{runs}/txet", "--out", "{runs}/corpus"], "did you mean 'text'"),
     (["data", "build", "{runs}/text", "--out", "{runs}/c", "--heldout", "2"], "--heldout"),

@@ -10,11 +10,15 @@ import typer
 from typer.testing import CliRunner
 
 from bytelm.cli.app import app
-from bytelm.cli.reading import ReadingOptions, to_bytes
+from bytelm.cli.reading import ReadingOptions
+from bytelm.data.settings import SETTINGS, to_bytes
 from bytelm.data.sources import Limits, Reading
 from bytelm.errors import BytelmError, DataError
 
-COMMANDS = ("data build", "data inspect", "eval", "tokenizer train")
+COMMANDS = (
+    *("data build", "data inspect", "eval"),
+    *("tokenizer train", "tokenizer inspect", "tokenizer evaluate"),
+)
 OPTIONS = ["--field", "--raw", "--strict", "--skip-errors"]
 
 
@@ -51,7 +55,7 @@ NOTED = {"link": 1, "misnamed file": 1, "damaged file": 1}
 
 
 def test_every_limit_has_its_option_in_every_command():
-    names = [Limits.option(name) for name in Limits.__dataclass_fields__ if name != "floor_bytes"]
+    names = ["--" + name.replace("_", "-") for name in SETTINGS if name.startswith("max_")]
     group = typer.main.get_command(app)
     for command in COMMANDS:
         found = group

@@ -1,14 +1,17 @@
 """A path means the same documents to every command, however it is spelt and whatever it names."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import zstandard
 from typer.testing import CliRunner
 
 from bytelm.cli.app import app
@@ -16,12 +19,12 @@ from bytelm.data import Corpus, Reading, open_source
 from bytelm.data.corpus.build import build, build_split, is_heldout
 from bytelm.data.corpus.metadata import read_rows
 from bytelm.data.inspect import inspect
-from bytelm.data.sources import MemorySource
+from bytelm.data.sources import Limits, MemorySource
 from bytelm.errors import DataError
 from bytelm.evaluate.documents import read_documents
 from bytelm.tokenizer.documents import documents_of
 from bytelm.training.data import open_data
-from tests.data.containers import make_tree, tar_of, zip_of
+from tests.data.containers import ar_of, make_tree, tar_of, zip_of
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 FILES = {
@@ -73,7 +76,7 @@ def test_training_evaluation_building_inspection_and_tokenizers_agree(
     spec = spec or "."
     documents = read_documents([spec])
     assert len(documents) == SPECS[spec if spec != "." else ""]
-    corpus = open_data([spec])
+    corpus = open_data([spec], reading=Reading())
     assert [corpus.document(i).tobytes() for i in range(len(corpus))] == documents
     assert list(documents_of([spec])) == documents
     assert [d.data for d in open_source(tree / spec if ":" not in spec else spec)] == documents
@@ -184,6 +187,67 @@ def test_pipes_and_standard_input_are_one_document(size, tmp_path, monkeypatch):
     assert Corpus.open(tmp_path / "d").document(0).tobytes() == data
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert read_documents(["-"]) == [data]
+
+
+@pytest.mark.parametrize("name", ["x.txt.gz", "x.txt.bz2", "x.txt.xz", "x.txt.zst"])
+@pytest.mark.parametrize("size", [0, 9, (1 << 20) + 7])
+def test_a_compressed_pipe_is_the_document_that_the_file_is(name, size, tmp_path, monkeypatch):
+    """Its content decides, as it has no name; damage and limits are errors as for a file."""
+    data = os.urandom(1 << 19) * (size >> 19) + bytes(size % (1 << 19))
+    packed = {"gz": gzip, "bz2": bz2, "xz": lzma, "zst": zstandard}[name[6:]].compress(data)
+    (tmp_path / name).write_bytes(packed)
+    assert read_documents([str(tmp_path / name)]) == [data]
+    with Pipe(packed) as path:
+        assert read_documents([path]) == [data]
+    with Pipe(packed) as path:
+        assert build(path, tmp_path / "c").bytes == size
+    with Pipe(packed) as path:
+        assert read_documents([path], reading=Reading(raw=True)) == [packed]
+    if not size:
+        return
+    with Pipe(packed[:-5]) as path, pytest.raises(DataError, match="cut short.*--skip-errors"):
+        read_documents([path])
+    with Pipe(packed[:-5]) as path:
+        reading = Reading(skip_errors=True)
+        assert read_documents([path], reading=reading) == []
+        assert dict(reading.notes.counts) == {"damaged file": 1}
+    limits = Limits(unpacked_bytes=size - 1)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(packed)))
+    with pytest.raises(DataError, match="stdin .*--max-unpacked"):
+        read_documents(["-"], reading=Reading(limits=limits))
+
+
+def test_the_ratio_of_a_pipe_is_judged_by_what_was_read():
+    bomb = gzip.compress(bytes(8 << 20))
+    with Pipe(bomb) as path, pytest.raises(DataError, match="--max-ratio"):
+        read_documents([path], reading=Reading(limits=Limits(floor_bytes=1 << 20)))
+    with Pipe(bomb) as path:
+        limits = Limits(floor_bytes=1 << 20, ratio=2000)
+        assert read_documents([path], reading=Reading(limits=limits)) == [bytes(8 << 20)]
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"B", b"P", b"\x1f", b"\x1f\x8b", b"\x1f\x8b\x09" + bytes(99)]
+)
+def test_a_pipe_that_only_resembles_something_packed_is_as_it_stands(head):
+    reading = Reading()
+    with Pipe(head) as path:
+        assert read_documents([path], reading=reading) == [head]
+    assert not reading.notes.counts
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["zip", "tar", "a", "jsonl"])
+def test_archives_and_records_in_a_pipe_are_told(name, packed):
+    lines = b'{"text": "a"}\n{"text": "b"}\n'
+    data = {"zip": zip_of({"a": b"x"}), "tar": tar_of({"a": b"x"}), "a": ar_of({"a": b"x"})}
+    content = data.get(name, lines)
+    reading = Reading()
+    with Pipe(gzip.compress(content) if packed else content) as path:
+        assert read_documents([path], reading=reading) == [content]
+    assert reading.notes.report()["taken_whole"]["unopened pipe"]["count"] == 1
+    with Pipe(content) as path, pytest.raises(DataError, match="--strict: unopened pipe"):
+        read_documents([path], reading=Reading(strict=True))
 
 
 def test_a_pipe_is_read_once_and_no_training_data():

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bytelm.arch.base import ModelOutput
 from bytelm.cli.app import app
-from bytelm.data import IGNORE, Batch
+from bytelm.data import IGNORE, Batch, Reading
 from bytelm.errors import DataError, RecipeError
 from bytelm.training import train
 from bytelm.training.data import open_data
@@ -55,7 +55,7 @@ def test_bytes_of_texts_are_kept_as_they_are(tmp_path):
     file = write_records(tmp_path / "odd.jsonl", rows)
     recipe = reverser(tmp_path, f"data.train={file}", "objective.source=q", "objective.target=a")
     fields = recipe.objective_config.record_fields
-    corpus = open_data(recipe.data.train, fields=fields)
+    corpus = open_data(recipe.data.train, fields=fields, reading=Reading())
     assert corpus.column("q") == [b"\xc3\xa9\xed\xa0\x80", b""]
     assert bytes(corpus.document(0)) == b"\xed\xbf\xbf"
 

@@ -69,3 +69,19 @@ def test_the_same_text_in_any_place_is_the_same_training(tmp_path, half):
     assert Run(run).recipe().data.train == ["file:" + f"{tmp_path}/caf%E9.txt"]
     resumed = train(Run(run).recipe(), run_dir=run, resume=True)
     assert outcome(resumed)[1] == outcome(whole)[1]
+
+
+def test_how_the_same_documents_are_read_may_change_on_resume(tmp_path):
+    """As after records were packed otherwise, and their field renamed."""
+    text = TEXT.decode()
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(json.dumps({"words": text}).encode()))
+    recipe = tiny_recipe(tmp_path, "train.keep_last=9", f'data.train=["{tmp_path}/a.jsonl"]')
+    whole = train(recipe, run_dir=tmp_path / "whole")
+    run = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(run / "trainer" / "step-00000012")
+    there = recipe.override([f'data.train=["{tmp_path}/b.jsonl.gz"]', "data.max_unpacked=1GiB"])
+    with pytest.raises(DataError, match="choose one with data.field"):
+        train(there, run_dir=run, resume=True)
+    train(there.override(["data.field=words"]), run_dir=run, resume=True)
+    assert outcome(run)[1] == outcome(whole)[1]

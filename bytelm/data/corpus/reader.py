@@ -189,10 +189,4 @@ def _storage(place: Place, *, reading: Reading, verify: bool | None) -> Storage:
         return open_file(Path(place.spec), root=place.root)
     if is_corpus(place.spec):
         return open_built(Path(place.spec), root=place.root, verify=verify)
-    try:
-        return read_into_memory(place.spec, place.source(reading), largest=LARGEST)
-    except DataError as error:
-        raise DataError(
-            f"{error} (here records and archives are read with the default settings; to read "
-            f"{place.spec} otherwise, with --field or --raw, build a corpus: bytelm data build)"
-        ) from error
+    return read_into_memory(place.spec, place.source(reading), largest=LARGEST)

@@ -84,7 +84,7 @@ class ArchiveSource(OneFile):
 
     def __iter__(self) -> Iterator[Document]:
         name = str(self.path)
-        budget = Budget(self.reading.limits, self.path.stat().st_size, name)
+        budget = self.reading.budget(name, self.path.stat().st_size)
         inside = _Unpacker(archive_kinds(), Unpacking(name, budget, self.reading))
         try:
             with self.path.open("rb") as stream:

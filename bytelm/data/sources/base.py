@@ -16,9 +16,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from bytelm.data.sources.document import Document as Document
 from bytelm.data.sources.document import file_document
-from bytelm.data.sources.limits import Limits
+from bytelm.data.sources.limits import Budget, Limits
 from bytelm.data.sources.look import Look
 from bytelm.data.sources.notes import Kind, Notes
+from bytelm.data.sources.spelling import Spelling
 from bytelm.errors import DataError, unknown_name
 
 
@@ -33,6 +34,7 @@ class Reading:
     strict    whatever would be noted (a link, a file that is not what its name says) is an error
     skip_errors  whatever would be an error (a damaged file or record) is left out and noted
     notes     collects what was left out or taken otherwise than its name says; no setting
+    spelling  how messages name these settings: as options, or as settings of a recipe; no setting
     group_by_folder  files of one folder stay together in a split, rather than each file alone
     raw       take every file as it stands, archives and records too
     sections  executables whole, or cut into sections ("each"), or only those with instructions
@@ -56,6 +58,7 @@ class Reading:
     strict: bool = False
     skip_errors: bool = False
     notes: Notes = dataclasses.field(default_factory=Notes, compare=False, repr=False)
+    spelling: Spelling = dataclasses.field(default_factory=Spelling, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.strict and self.skip_errors:
@@ -72,21 +75,35 @@ class Reading:
         """Report something that is left out or taken as it stands; `DataError` if `strict`."""
         told = f"{place}: {why}" if why else place
         if self.strict:
-            raise DataError(f"--strict: {kind} at {told}")
+            raise DataError(f"{self.spelling.switch('strict')}: {kind} at {told}")
         self.notes.add(kind, told)
 
     def problem(self, kind: Kind, place: str, error: Exception | str) -> None:
         """Raise `DataError` for something that cannot be read, or note it if `skip_errors`."""
         told = str(error) if str(error).startswith(place) else f"{place}: {error}"
         if not self.skip_errors:
-            advice = "" if "--skip-errors" in told else ". --skip-errors leaves it out"
-            raise DataError(told + advice)
+            skip = self.spelling.switch("skip_errors")
+            raise DataError(told if skip in told else f"{told}. {skip} leaves it out")
         self.notes.add(kind, told)
+
+    def budget(self, name: str, size: int | None) -> Budget:
+        """What a file of `size` bytes, called `name`, may unpack to."""
+        return Budget(self.limits, size, name, self.spelling)
+
+    def names(self) -> list[tuple[str, str]]:
+        """(field of records that is read, the setting that names it).
+
+        >>> Reading(columns=("kind",)).names()
+        [('text', 'field'), ('kind', 'column')]
+        """
+        group = [] if self.group is None else [(self.group, "group")]
+        return [(self.field, "field"), *group, *((name, "column") for name in self.columns)]
 
     def settings(self) -> dict[str, Any]:
         """What the documents depend on, for JSON; what is as by default since earlier versions,
         which did not know it, is left out."""
-        kept = {name: value for name, value in asdict(self).items() if name != "notes"}
+        beside = ("notes", "spelling")
+        kept = {name: value for name, value in asdict(self).items() if name not in beside}
         for name in ("columns", "limits", "strict", "skip_errors"):
             if getattr(self, name) == getattr(Reading(), name):
                 del kept[name]

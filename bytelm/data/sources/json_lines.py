@@ -35,10 +35,11 @@ class JsonLinesSource(RecordFile):
         if not look.name.lower().endswith(_JSON):
             return super().fits(look, reading=reading)
         records = _first_objects(look)
-        if len(records) == 2 and any(has_field(record, reading.field) for record in records):
+        if _has_field(records, reading.field):
             return True
         if len(records) == 2:
-            why = f"JSON lines without a field {reading.field!r} (choose one with --field)"
+            advice = reading.spelling.choice("field", reading.field)
+            why = f"JSON lines without a field {reading.field!r} ({advice})"
             reading.note("misnamed file", look.place, why=why)
         return False
 
@@ -59,6 +60,15 @@ class JsonLinesSource(RecordFile):
                 raise
             except DataError as error:
                 raise DataError(f"{path}: {error}") from error
+
+
+def holds_records(look: Look, field: str) -> bool:
+    """Whether the first two lines that are not blank are objects, and one has the field."""
+    return _has_field(_first_objects(look), field)
+
+
+def _has_field(first: list[Any], field: str) -> bool:
+    return len(first) == 2 and any(has_field(record, field) for record in first)
 
 
 def _lines(file: IO[bytes], name: str, budget: Budget) -> IO[bytes]:

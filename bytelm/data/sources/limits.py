@@ -3,11 +3,13 @@
 They are judged by what matters, and are the same wherever something is unpacked: archives, single
 compressed files and compressed records. The ratio of bytes out to bytes in counts only beyond a
 floor, since a short run of zeros is ordinary and a large honest text packs to a fifth, not to a
-thousandth. Every error names the limit that struck and the option that raises it.
+thousandth. Every error names the limit that struck and the setting that raises it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
+from bytelm.data.settings import to_bytes
+from bytelm.data.sources.spelling import Spelling
 from bytelm.errors import DataError
 
 
@@ -39,32 +41,58 @@ class Limits:
     window_bytes: int = 1 << 31
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            least = 0 if field.name == "nesting" else 1
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            least = 0 if limit.name == "nesting" else 1
             if not value >= least:
-                raise DataError(f"the limit {field.name} must be at least {least}, not {value}")
+                raise DataError(f"the limit {limit.name} must be at least {least}, not {value}")
 
     @staticmethod
-    def option(name: str) -> str:
-        """How the command line spells a limit.
+    def setting(name: str) -> str:
+        """The setting of commands and recipes that is a limit.
 
-        >>> Limits.option("unpacked_bytes")
-        '--max-unpacked'
+        >>> Limits.setting("unpacked_bytes")
+        'max_unpacked'
         """
-        return "--max-" + name.removesuffix("_bytes").replace("_", "-")
+        return "max_" + name.removesuffix("_bytes")
+
+
+def limits_of(
+    *,
+    max_unpacked: int | str | None = None,
+    max_ratio: float | None = None,
+    max_nesting: int | None = None,
+    max_members: int | None = None,
+    max_window: int | str | None = None,
+) -> Limits:
+    """The `Limits` of settings as a user gives them; None: the default. `DataError` for a limit
+    below 1 (of nesting: below 0), or a size that is none.
+
+    >>> limits_of(max_window="1MiB", max_nesting=0).window_bytes
+    1048576
+    """
+    given = {
+        "unpacked_bytes": None if max_unpacked is None else to_bytes(max_unpacked),
+        "ratio": max_ratio,
+        "nesting": max_nesting,
+        "members": max_members,
+        "window_bytes": None if max_window is None else to_bytes(max_window),
+    }
+    return Limits(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 @dataclass
 class Budget:
     """What one file, called `name` and `size` bytes long, has been unpacked to so far.
 
-    `size` is None for a stream of unknown length; then the ratio is not judged.
+    `size` is None where only a beginning is looked at; then the ratio is not judged. Of a pipe it
+    is what has been read of it.
     """
 
     limits: Limits
     size: int | None
     name: str
+    spelling: Spelling = field(default_factory=Spelling)
     out: int = 0
     members: int = 0
 
@@ -100,7 +128,8 @@ class Budget:
         """Raise the error that names a limit."""
         raise LimitError(
             f"{self.name} is refused as an archive bomb: {why}. If it is honest, raise the limit "
-            f"with {Limits.option(limit)}; --skip-errors leaves out the rest of the file"
+            f"with {self.spelling.of(Limits.setting(limit))}; "
+            f"{self.spelling.switch('skip_errors')} leaves out the rest of the file"
         )
 
 

@@ -24,10 +24,16 @@ Kind = Literal[
     "damaged record",
     "null record",
     "misnamed file",
+    "unopened pipe",
     "unsplit executable",
     "executable without code",
 ]
-TAKEN_WHOLE = ("misnamed file", "unsplit executable")  # these are documents as they stand
+# documents as they stand
+TAKEN_WHOLE = (
+    "misnamed file",
+    "unopened pipe",
+    "unsplit executable",
+)
 PLACES = 20  # kept of each kind
 
 

@@ -40,5 +40,5 @@ def _open(spec: object, *, reading: Reading) -> Source:
             f"a source is a path, a Source or a list of them, not {type(spec).__name__}"
         )
     if spec == STDIN or is_pipe(to_path(spec)):
-        return PipeSource(spec)
+        return PipeSource(spec, reading)
     return ManySource(tuple(place.source(reading) for place in places_of(spec, reading=reading)))

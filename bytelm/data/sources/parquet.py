@@ -55,13 +55,15 @@ class ParquetSource(RecordFile):
 
     def _columns(self, names: list[str]) -> list[str]:
         """The columns of the file to read; of "a.b" that is "a" where no column has the dot."""
-        reading = self.reading
-        asked = [n for n in (reading.field, reading.group, *reading.columns) if n is not None]
-        wanted = sorted({name if name in names else name.split(".")[0] for name in asked})
-        for name in wanted:
-            if name not in names:
-                raise DataError(f"{self.path}: {unknown_name('column', name, names)}. Use --field")
-        return wanted
+        wanted = set()
+        for name, role in self.reading.names():
+            column = name if name in names else name.split(".")[0]
+            if column not in names:
+                unknown = unknown_name("column", column, names)
+                advice = self.reading.spelling.choice(role, name)
+                raise DataError(f"{self.path}: {unknown}; {advice}")
+            wanted.add(column)
+        return sorted(wanted)
 
 
 def _count_of_rows(metadata: Any) -> int:

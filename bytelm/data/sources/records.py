@@ -33,7 +33,7 @@ class RecordFile(OneFile):
 
     def __iter__(self) -> Iterator[Document]:
         name = str(self.path)
-        budget = Budget(self.reading.limits, self.path.stat().st_size, name)
+        budget = self.reading.budget(name, self.path.stat().st_size)
         try:
             for place, record in self.rows(budget):
                 found = read_record(record, reading=self.reading, source=name, place=place)
@@ -56,13 +56,14 @@ def read_record(
     try:
         if isinstance(record, DataError):
             raise record
-        value = _field(record, reading.field)
-        group = None if reading.group is None else _as_text(_field(record, reading.group))
-        kept = {name: _as_text(_field(record, name)) for name in reading.columns}
+        found = {name: _chosen(record, name, role, reading) for name, role in reading.names()}
+        value = found[reading.field]
+        group = None if reading.group is None else _as_text(found[reading.group])
+        kept = {name: _as_text(found[name]) for name in reading.columns}
         if value is not None and not isinstance(value, bytes | str):
             raise DataError(
-                f"field {reading.field!r} is {type(value).__name__}, not text or bytes. "
-                "Name the field that holds the text with --field"
+                f"field {reading.field!r} is {type(value).__name__}, not text or bytes: "
+                + reading.spelling.choice("field", reading.field)
             )
     except DataError as error:
         reading.problem("damaged record", where, error)
@@ -79,6 +80,14 @@ def _as_text(value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
+def _chosen(record: Any, name: str, role: str, reading: Reading) -> Any:
+    """The field of a record that the setting `role` names."""
+    try:
+        return _field(record, name)
+    except DataError as error:
+        raise DataError(f"{error}; {reading.spelling.choice(role, name)}") from None
+
+
 def _field(record: Any, name: str) -> Any:
     """`a.b` goes into nested objects; a field whose own name has the dot wins."""
     if isinstance(record, Mapping) and name in record:
@@ -87,7 +96,7 @@ def _field(record: Any, name: str) -> Any:
     if rest and isinstance(record, Mapping) and head in record:
         return _field(record[head], rest)
     known = [str(key) for key in record] if isinstance(record, Mapping) else []
-    raise DataError(f"{unknown_name('field', name, known)}. Choose one with --field")
+    raise DataError(unknown_name("field", name, known))
 
 
 def has_field(record: Any, name: str) -> bool:

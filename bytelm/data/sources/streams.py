@@ -43,7 +43,7 @@ class Decoder(Protocol):
 
 
 class _Gzip:
-    def __init__(self, limits: Limits):
+    def __init__(self, budget: Budget):
         self._inner = zlib.decompressobj(31)
 
     eof = property(lambda self: self._inner.eof)
@@ -69,10 +69,10 @@ class _Bounded:
 
 
 class _Zstd:
-    def __init__(self, limits: Limits):
-        most = min(limits.window_bytes, (1 << 32) - 1)
+    def __init__(self, budget: Budget):
+        most = min(budget.limits.window_bytes, (1 << 32) - 1)
         self._inner = zstandard.ZstdDecompressor(max_window_size=most).decompressobj()
-        self._most = most
+        self._most, self._setting = most, budget.spelling.of(Limits.setting("window_bytes"))
 
     eof = property(lambda self: self._inner.eof)
     unused_data = property(lambda self: self._inner.unused_data)
@@ -86,7 +86,7 @@ class _Zstd:
                 raise
             raise DataError(
                 f"a zstd frame asks for a window of more than {self._most:,} bytes of memory; "
-                f"allow it with {Limits.option('window_bytes')}"
+                f"allow it with {self._setting}"
             ) from error
 
 
@@ -107,15 +107,15 @@ _BZIP2 = tuple(
     for after in (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 )
 _LZMA = Compression(
-    "lzma", (), lambda limits: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_ALONE))
+    "lzma", (), lambda budget: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_ALONE))
 )
 _FORMATS = (
     Compression("gzip", (b"\x1f\x8b\x08",), _Gzip, padding=1),
-    Compression("bzip2", _BZIP2, lambda limits: _Bounded(bz2.BZ2Decompressor())),
+    Compression("bzip2", _BZIP2, lambda budget: _Bounded(bz2.BZ2Decompressor())),
     Compression(
         "xz",
         (b"\xfd7zXZ\0",),
-        lambda limits: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ)),
+        lambda budget: _Bounded(lzma.LZMADecompressor(format=lzma.FORMAT_XZ)),
         padding=4,
     ),
     Compression(
@@ -141,6 +141,15 @@ def compression_of(head: bytes, name: str = "") -> Compression | None:
         if any(nearly(head, magic) for magic in kind.magics):
             return kind
     return _LZMA if name.lower().endswith(".lzma") and _is_lzma(head) else None
+
+
+def compression_of_pipe(head: bytes) -> Compression | None:
+    """The compression of a stream without a name, which must begin with just the magic number.
+
+    >>> compression_of_pipe(b"\\x1f\\x8b\\x08").name, compression_of_pipe(b"\\x1f")
+    ('gzip', None)
+    """
+    return next((kind for kind in _FORMATS if head.startswith(kind.magics)), None)
 
 
 def nearly(head: bytes, magic: bytes) -> bool:
@@ -226,7 +235,7 @@ class _Streams(io.RawIOBase):
         self._start = self._offset - len(self._input)
         if self._start and self._kind is _LZMA:
             raise self._error("something follows the stream")
-        self._decoder = self._kind.decoder(self._budget.limits)
+        self._decoder = self._kind.decoder(self._budget)
         return True
 
     def _advance(self) -> bytes:
