@@ -22,6 +22,8 @@ from bytelm.exact.tokenizers.encoders import (
     GreedyEncoder,
     PlainBPE,
 )
+from bytelm.exact.tokenizers.expression import parse
+from bytelm.exact.tokenizers.piece_automaton import PieceAutomaton, Split
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 from bytelm.exact.tokenizers.pretokenized import PretokenizedBPE, expression_spans
 from bytelm.exact.tokenizers.tables import merge_encoder
@@ -226,7 +228,9 @@ def test_merges_of_a_growing_piece_are_those_from_scratch():
 
 def test_pieces_that_do_not_tile_the_text_are_refused():
     with pytest.raises(ValueError, match="drops characters"):
-        PretokenizedBPE(BytePairs({b"a": 0}, lambda a, b: None), lambda text: [(0, 1)])
+        PretokenizedBPE(
+            BytePairs({b"a": 0}, lambda a, b: None), PieceAutomaton([Split(parse("a"), "removed")])
+        )
 
 
 def test_plain_merges_say_when_a_byte_has_no_token():

@@ -26,7 +26,6 @@ from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 
 Tokens = tuple[int, ...]
 Prefixes = tuple[Tokens | None, ...]
-Spans = Callable[[str], list[tuple[int, int]]]  # text -> [start, end) of its pieces, in characters
 
 
 class Encoder(ABC):

@@ -66,7 +66,7 @@ def lookahead_probes(text: str) -> tuple[str, ...]:
 def completions(tail: bytes) -> tuple[str, ...]:
     """Characters whose UTF-8 starts with the incomplete `tail`, one per class, each followed by
     what may matter after it."""
-    low, high = _code_points(tail)
+    low, high = code_points(tail)
     found: dict[str, str] = {}
     for code in range(low, high):
         character = chr(code)
@@ -81,7 +81,7 @@ def completions(tail: bytes) -> tuple[str, ...]:
     return tuple(c + after for c in found.values() for after in _INSIDE_CHARACTER)
 
 
-def _code_points(tail: bytes) -> tuple[int, int]:
+def code_points(tail: bytes) -> tuple[int, int]:
     """The range of code points whose UTF-8 starts with `tail`."""
     size = 2 if tail[0] < 0xE0 else 3 if tail[0] < 0xF0 else 4
     missing = size - len(tail)

@@ -19,8 +19,8 @@ from bytelm.exact.tokenizers.encoders import (
     CharacterEncoder,
     Encoder,
     PlainBPE,
-    Spans,
 )
+from bytelm.exact.tokenizers.piece_automaton import PieceAutomaton
 from bytelm.exact.tokenizers.pretokenized import PretokenizedBPE
 
 BLANK = "\u2581"  # SentencePiece's visible blank
@@ -146,7 +146,7 @@ def is_marker(content: str) -> bool:
 def merge_encoder(
     vocab_bytes: Sequence[bytes | None],
     merges: Sequence[tuple[bytes, bytes]],
-    spans: Spans | None,
+    spans: PieceAutomaton | None,
     *,
     ignore_merges: bool = False,
 ) -> Encoder:
@@ -161,14 +161,16 @@ def merge_encoder(
     return _pair_encoder(pairs, spans, ids if ignore_merges else None)
 
 
-def rank_encoder(ranks: Mapping[bytes, int], spans: Spans | None) -> Encoder:
+def rank_encoder(ranks: Mapping[bytes, int], spans: PieceAutomaton | None) -> Encoder:
     """tiktoken's BPE: neighbours join if their concatenation is a token, lowest rank first; a
     piece that is a token is that token."""
     pairs = BytePairs(dict(ranks), lambda a, b: ranks.get(a + b))
     return _pair_encoder(pairs, spans, dict(ranks))
 
 
-def _pair_encoder(pairs: BytePairs, spans: Spans | None, whole: dict[bytes, int] | None) -> Encoder:
+def _pair_encoder(
+    pairs: BytePairs, spans: PieceAutomaton | None, whole: dict[bytes, int] | None
+) -> Encoder:
     return PlainBPE(pairs) if spans is None else PretokenizedBPE(pairs, spans, whole=whole)
 
 

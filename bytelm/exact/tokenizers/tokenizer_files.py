@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bytelm.errors import DataError
-from bytelm.exact.tokenizers.encoders import GreedyEncoder, Spans
+from bytelm.exact.tokenizers.encoders import GreedyEncoder
+from bytelm.exact.tokenizers.piece_automaton import PieceAutomaton
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 from bytelm.exact.tokenizers.tables import TokenizerTables, rank_encoder
 
 
 def read_tiktoken(
-    path: str | Path, spans: Spans | None, *, specials: Mapping[str, int] | None = None
+    path: str | Path, spans: PieceAutomaton | None, *, specials: Mapping[str, int] | None = None
 ) -> TokenizerTables:
     """Tables of a rank file (one `base64 rank` per line, possibly gzipped).
 

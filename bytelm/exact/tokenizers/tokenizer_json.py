@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from bytelm.errors import BytelmError
 from bytelm.exact.tokenizers.added import behind_added
-from bytelm.exact.tokenizers.encoders import Spans
+from bytelm.exact.tokenizers.pre_tokenizers import piece_automaton
 from bytelm.exact.tokenizers.tables import (
     BLANK,
     TokenizerTables,
@@ -148,8 +148,6 @@ def _byte_level_tables(definition: Json) -> TokenizerTables:
     tables = TokenizerTables([None] * (max(model["vocab"].values()) + 1))
     for token, i in model["vocab"].items():
         tables.vocab_bytes[i] = byte_level(token)
-    if any(part.get("add_prefix_space") for part in _parts(definition.get("pre_tokenizer"))):
-        tables.reason = "it adds a blank to texts that do not start with one"
     spelled = list(tables.vocab_bytes)
     added = _place_added(definition, tables)
     for i, data in enumerate(spelled):
@@ -158,11 +156,15 @@ def _byte_level_tables(definition: Json) -> TokenizerTables:
         elif data is not None and data != tables.vocab_bytes[i]:
             tables.vocab_bytes[i] = data
             tables.reason = f"token {i} is both {data!r} and an added token spelled another way"
+    try:
+        pieces = piece_automaton(definition.get("pre_tokenizer"))
+    except BytelmError as error:
+        tables.reason = tables.reason or str(error)
     if not tables.reason:
         encoder = merge_encoder(
             spelled,
             [_merge(entry) for entry in model["merges"]],
-            _spans_of(definition.get("pre_tokenizer")),
+            pieces,
             ignore_merges=bool(model.get("ignore_merges")),
         )
         tables.encoder = behind_added(encoder, added)
@@ -176,17 +178,6 @@ def _merge(entry: str | list[str]) -> tuple[bytes, bytes]:
     if a is None or b is None:
         raise BytelmError(f"the merge {entry!r} is not written in the byte-level alphabet")
     return a, b
-
-
-def _spans_of(pre_tokenizer: Json | None) -> Spans | None:
-    """The pre-tokenizer as a function to spans; None if it never cuts."""
-    parts = _parts(pre_tokenizer)
-    if all(part["type"] == "ByteLevel" and not part.get("use_regex", True) for part in parts):
-        return None
-    shell: Json = {"version": "1.0", "added_tokens": [], "pre_tokenizer": pre_tokenizer}
-    empty = {"type": "BPE", "vocab": {}, "merges": []}
-    cut = Tokenizer.from_str(json.dumps({**shell, "model": empty})).pre_tokenizer
-    return lambda text: [span for _, span in cut.pre_tokenize_str(text)]
 
 
 def _character_tables(definition: Json) -> TokenizerTables:
