@@ -43,6 +43,20 @@ def native() -> Tensor:
     return torch.cat([steps(transformer(window=50, stride=20)), steps(hnet(["m1", ["T1"], "m1"]))])
 
 
+def read_ahead() -> Tensor:
+    """Distributions after pieces of which only the beginning is kept, time and again."""
+    found = []
+    for lm in (transformer(window=50, stride=20), hnet(["m1", ["T1"], "m1"])):
+        state, at = lm.start_batch([b"", b"the"]), 0
+        for kept in (1, 3, 2, 4, 1, 5, 2, 3):
+            ahead = state.read_ahead([TEXT[at : at + 6], TEXT[: at % 7]])
+            counts = [min(kept, len(row)) for row in ahead.logprobs]
+            found.append(torch.cat(ahead.logprobs))
+            state, at = ahead.state(counts), at + counts[0]
+        found.append(state.feed([b"a", b"he"]).logprobs())
+    return torch.cat(found)
+
+
 def written() -> Tensor:
     lm = transformer(window=200, stride=100)
     prompts = [TEXT[:n] for n in (0, 1, 5, 63, 64, 65, 70, 84)]
@@ -97,6 +111,7 @@ CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.nn.stepping.ops._COPIED": ((0, 300), written_alone),
     "bytelm.nn.stepping.stack._FIRST_ROOM": ((1, 7, 1000), written_alone),
     "bytelm.lm.decoder.BATCH_POSITIONS": ((1, 50, 10**6), lambda: scores(transformer())),
+    "bytelm.lm.decoder.MOST_UNREAD": ((0, 2, 5, 10**6), read_ahead),
     "bytelm.lm.subword._BATCH_LOGITS": ((1, 9000, 10**9), subword_tokens),
     "bytelm.lm.generation._SHORT": ((1, 5, 10**6), written),
     "bytelm.lm.running_logprob.POSITIONS_PER_STEP": ((0, 1, 4, 10**6), fed),

@@ -128,6 +128,11 @@ class BackboneModel(CausalModel[S]):
         x, state = self.extend_body(self._embed(ids), counts, state, batch)
         return self._head(last_valid(x, counts)), state
 
+    def extend(self, ids: Tensor, lengths: Tensor, state: S) -> tuple[Tensor, S]:
+        counts = None if bool((lengths == ids.shape[1]).all()) else lengths
+        x, state = self.extend_body(self._embed(ids), counts, state, Batch(ids=ids))
+        return self._head(x), state
+
     def step(self, ids: Tensor, state: S, *, boundaries: Tensor | None = None) -> tuple[Tensor, S]:
         """As `CausalModel.step`; boundaries (B,) bool as in `prefill`."""
         batch = Batch(

@@ -199,6 +199,17 @@ class Decoder(ByteModel, Generic[S]):
     def step(self, ids: Tensor, state: S) -> tuple[Tensor, S]:
         """Feed one id per row, ids (B,); -> (logits (B, V), new state)."""
 
+    def extend(self, ids: Tensor, lengths: Tensor, state: S) -> tuple[Tensor, S]:
+        """As `prefill`, with the logits (B, L, V) after each id; those past a row's length are
+        without meaning. By default the ids are fed one by one."""
+        steps = []
+        for i in range(ids.shape[1]):
+            rows = (lengths > i).nonzero()[:, 0]
+            logits, part = self.step(ids[rows, i], state.view(rows))
+            state = state.scatter(rows, part)
+            steps.append(logits.new_zeros(len(ids), logits.shape[1]).index_copy(0, rows, logits))
+        return torch.stack(steps, dim=1), state
+
     def stepper(self, state: S, rows: int) -> Stepper:
         """The `rows` rows of a state, to be fed one id at a time in place; the state stays valid.
 

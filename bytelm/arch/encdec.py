@@ -164,6 +164,13 @@ class EncDec(Seq2SeqModel[EncDecState]):
         x, state = self._extend(ids, counts, state)
         return self._head(last_valid(x, counts)), state
 
+    def extend(
+        self, ids: Tensor, lengths: Tensor, state: EncDecState
+    ) -> tuple[Tensor, EncDecState]:
+        counts = None if bool((lengths == ids.shape[1]).all()) else lengths
+        x, state = self._extend(ids, counts, state)
+        return self._head(x), state
+
     def step(self, ids: Tensor, state: EncDecState) -> tuple[Tensor, EncDecState]:
         x, state = self._extend(ids[:, None], None, state)
         return self._head(x[:, 0]), state

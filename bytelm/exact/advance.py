@@ -25,16 +25,22 @@ _PREFETCH_FROM = 8  # shortest known text whose canonical prefixes are prefetche
 
 
 def advance(
-    beams: Sequence[TextBeam], data: Sequence[bytes], *, traces: Sequence[list[float]] = ()
+    beams: Sequence[TextBeam],
+    data: Sequence[bytes],
+    *,
+    traces: Sequence[list[float]] = (),
+    visited: Sequence[list[TextBeam]] = (),
 ) -> list[TextBeam]:
-    """Feed data[b] to beam b, all in step; traces[b] collects its log-prob after each byte."""
+    """Feed data[b] to beam b, all in step; traces[b] collects its log-prob after each byte,
+    visited[b] the beam itself, which then has its prediction."""
     beams = list(beams)
     longest = max(map(len, data), default=0)
     size = max(_ROWS_PER_CALL // max(len(beams), 1), 1)
     for start in range(0, longest, size):
         chunks = [piece[start : start + size] for piece in data]
-        paths = [_frontiers(beam, chunk) for beam, chunk in zip(beams, chunks, strict=True)]
-        keep_alive = _prefetch(beams, chunks, paths)
+        least = 2 if visited else _PREFETCH_FROM
+        paths = [_frontiers(beam, chunk, least) for beam, chunk in zip(beams, chunks, strict=True)]
+        keep_alive = _prefetch(beams, chunks, paths, to_end=bool(visited))
         for i in range(max(map(len, chunks))):
             active = [b for b, chunk in enumerate(chunks) if i < len(chunk)]
             predict([beams[b] for b in active])
@@ -42,7 +48,11 @@ def advance(
                 beams[b] = push(beams[b], chunks[b][i], paths[b][i + 1] if paths[b] else None)
                 if traces:
                     traces[b].append(beams[b].logprob)
+                if visited:
+                    visited[b].append(beams[b])
             scored(len(active) if traces else 0)
+        if visited:
+            predict(beams)
         del keep_alive
     return beams
 
@@ -90,10 +100,10 @@ def push(beam: TextBeam, byte: int, frontier: CanonicalFrontier | None = None) -
     )
 
 
-def _frontiers(beam: TextBeam, chunk: bytes) -> list[CanonicalFrontier]:
+def _frontiers(beam: TextBeam, chunk: bytes, least: int) -> list[CanonicalFrontier]:
     """The canonical frontiers before, between and after the bytes of a chunk; empty where they are
-    not worth it (mode "all" fed a few bytes) or there is no tokenizer."""
-    few = beam.pruning is not None and len(chunk) < _PREFETCH_FROM
+    not worth it (mode "all" fed fewer than `least` bytes) or there is no tokenizer."""
+    few = beam.pruning is not None and len(chunk) < least
     if beam.frontier is None or few or not chunk:
         return []
     path = [beam.frontier]
@@ -103,11 +113,16 @@ def _frontiers(beam: TextBeam, chunk: bytes) -> list[CanonicalFrontier]:
 
 
 def _prefetch(
-    beams: Sequence[TextBeam], chunks: Sequence[bytes], paths: Sequence[list[CanonicalFrontier]]
+    beams: Sequence[TextBeam],
+    chunks: Sequence[bytes],
+    paths: Sequence[list[CanonicalFrontier]],
+    *,
+    to_end: bool,
 ) -> list[tuple[TokenPrefix, Distribution]]:
-    """Evaluate what reading the chunks will ask for, in few calls. It lives as long as the list
-    that is returned."""
-    wanted = [prefix for path in paths for frontier in path[:-1] for prefix, _ in frontier.here()]
+    """Evaluate what reading the chunks will ask for, in few calls; to_end: and what predicting
+    after them will. It lives as long as the list that is returned."""
+    asked = paths if to_end else [path[:-1] for path in paths]
+    wanted = [prefix for path in asked for frontier in path for prefix, _ in frontier.here()]
     keep_alive = list(zip(wanted, evaluate(wanted), strict=True))
     pruned = [b for b, path in enumerate(paths) if path and beams[b].pruning is not None]
     for _ in range(_DRY_RUNS if pruned else 0):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,8 @@ from bytelm.errors import BytelmError
 from bytelm.exact.advance import advance
 from bytelm.exact.possible import predict
 from bytelm.exact.text_beam import TextBeam
-from bytelm.lm.protocol import BatchState, ByteLM
+from bytelm.lm.protocol import BatchState, ByteLM, ReadAhead
+from bytelm.vocab import OUTCOMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,12 @@ class ConvertedState(BatchState):
         fed = [replace(text, beam=beam) for text, beam in zip(self.texts, beams, strict=True)]
         return ConvertedState(self._lm, fed)
 
+    def read_ahead(self, data: Sequence[bytes]) -> ConvertedReadAhead:
+        """In few calls: the token prefixes that the tokenizer tells are evaluated together."""
+        if len(data) != self.rows:
+            raise BytelmError(f"read_ahead got {len(data)} byte strings for {self.rows} rows")
+        return ConvertedReadAhead(self, data)
+
     def select(self, rows: Sequence[int] | Tensor) -> ConvertedState:
         return ConvertedState(self._lm, [self.texts[int(i)] for i in rows])
 
@@ -90,6 +98,28 @@ class ConvertedState(BatchState):
         for row, text in zip(rows, part.texts, strict=True):
             texts[row] = text
         return ConvertedState(self._lm, texts)
+
+
+class ConvertedReadAhead(ReadAhead):
+    """The beams after each byte, with their predictions."""
+
+    def __init__(self, before: ConvertedState, data: Sequence[bytes]):
+        self._before = before
+        self._beams = [[beam] for beam in before.beams]
+        advance(before.beams, data, visited=self._beams)
+        super().__init__(
+            [
+                torch.from_numpy(
+                    np.array([beam.logprobs() for beam in beams]).reshape(-1, OUTCOMES)
+                )
+                for _, *beams in self._beams
+            ]
+        )
+
+    def state(self, counts: Sequence[int]) -> ConvertedState:
+        rows = zip(self._before.texts, self._beams, counts, strict=True)
+        texts = [replace(text, beam=beams[count]) for text, beams, count in rows]
+        return ConvertedState(self._before._lm, texts)
 
 
 def _less(log_whole: float, log_context: float) -> float:

@@ -21,6 +21,8 @@ from bytelm.lm.protocol import (
     BatchState,
     ByteLM,
     Context,
+    ReadAhead,
+    SteppedReadAhead,
     plain_bytes,
     zero_after_impossible,
 )
@@ -75,7 +77,20 @@ class WindowedState(BatchState):
 
     def _step(self, data: Sequence[bytes]) -> WindowedState:
         """`feed` of pieces that the present windows predict; windows slide afterwards."""
-        inner = self._inner.feed(data)
+        state = self._moved(data, self._inner.feed(data))
+        start = self._lm.sliding.start
+        slid = [
+            b
+            for b, (old, new) in enumerate(zip(self._rows, state._rows, strict=True))
+            if start(len(old.text)) != start(len(new.text))
+        ]
+        if not slid:
+            return state
+        again = self._lm.read([state._rows[b].text for b in slid])
+        return WindowedState(self._lm, state._rows, state._inner.replace(slid, again))
+
+    def _moved(self, data: Sequence[bytes], inner: ConvertedState) -> WindowedState:
+        """The state after pieces that the present windows predict, given the converted one."""
         gains = [
             after - before if before > -math.inf else -math.inf
             for before, after in zip(
@@ -85,15 +100,15 @@ class WindowedState(BatchState):
         rows = [
             row.after(piece, gain) for row, piece, gain in zip(self._rows, data, gains, strict=True)
         ]
-        start = self._lm.sliding.start
-        slid = [
-            b
-            for b, (old, new) in enumerate(zip(self._rows, rows, strict=True))
-            if start(len(old.text)) != start(len(new.text))
-        ]
-        if slid:
-            inner = inner.replace(slid, self._lm.read([rows[b].text for b in slid]))
         return WindowedState(self._lm, rows, inner)
+
+    def read_ahead(self, data: Sequence[bytes]) -> ReadAhead:
+        """As far as the present windows predict; where one slides at once, one byte of each."""
+        check_pieces(data, self.rows)
+        room = [self._lm.sliding.room(len(row.text)) - 1 for row in self._rows]
+        if any(piece and not n for piece, n in zip(data, room, strict=True)):
+            return SteppedReadAhead(self, [piece[:1] for piece in data])
+        return WindowedReadAhead(self, [piece[:n] for piece, n in zip(data, room, strict=True)])
 
     def select(self, rows: Sequence[int] | Tensor) -> WindowedState:
         chosen = [int(i) for i in rows]
@@ -103,6 +118,22 @@ class WindowedState(BatchState):
         parts = self._with(others)
         inner = self._inner.join([part._inner for part in parts[1:]])
         return WindowedState(self._lm, [row for part in parts for row in part._rows], inner)
+
+
+class WindowedReadAhead(ReadAhead):
+    """What the converted state read in advance, within its windows."""
+
+    def __init__(self, before: WindowedState, data: Sequence[bytes]):
+        self._before, self._data = before, data
+        self._inner = before._inner.read_ahead(data)
+        found = zip(before._rows, self._inner.logprobs, strict=True)
+        super().__init__(
+            [x.masked_fill(torch.tensor(row.impossible), -math.inf) for row, x in found]
+        )
+
+    def state(self, counts: Sequence[int]) -> WindowedState:
+        data = [piece[:n] for piece, n in zip(self._data, counts, strict=True)]
+        return self._before._moved(data, self._inner.state(counts))
 
 
 class WindowedConverter(ByteLM):

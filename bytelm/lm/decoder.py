@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -22,77 +22,23 @@ from torch import Tensor
 from bytelm.arch.base import Decoder
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
-from bytelm.lm.protocol import BatchState, ByteLM, Context, zero_after_impossible
+from bytelm.lm.decoder_rows import Row, Window
+from bytelm.lm.protocol import (
+    BatchState,
+    ByteLM,
+    Context,
+    ReadAhead,
+    zero_after_impossible,
+)
 from bytelm.lm.running_logprob import RunningLogProb, Unscored, check_pieces, first_byte_logprobs
 from bytelm.lm.scored import scored
 from bytelm.lm.sliding_context import SlidingContext
-from bytelm.vocab import END, OUTCOMES, ByteVocab
+from bytelm.vocab import OUTCOMES, ByteVocab
 
 M = TypeVar("M", bound=Decoder)
 
+MOST_UNREAD = 64  # bytes that a state may leave to the next call of the model
 BATCH_POSITIONS = 16_384  # positions of one scoring forward; bounds memory, not results
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One text: ids `head` (BOS and pinned context), then `text`; its first `lead` bytes are
-    context too. Of a sequence-to-sequence model the context is the source instead."""
-
-    context: Context
-    head: tuple[int, ...]
-    sliding: SlidingContext
-    text: bytes
-    lead: int
-    running: RunningLogProb = RunningLogProb()
-    impossible: bool = False  # the text has probability zero
-
-    @property
-    def start(self) -> int:
-        return self.sliding.start(len(self.text))
-
-    def window_ids(self) -> list[int]:
-        """The ids of the whole present context."""
-        return [*self.head, *self.text[self.start :]]
-
-    def append(self, before: DecoderState, b: int, piece: bytes, logprob: float) -> Row:
-        """This row, number b of the state `before`, after `piece`; logprob: of its first byte."""
-        if len(piece) == 1:
-            return replace(self, text=self.text + piece, running=self.running.add(logprob))
-        return self.append_unscored(before._lm, piece, before, b)
-
-    def append_unscored(
-        self, lm: DecoderLM, piece: bytes, before: DecoderState | None = None, b: int = 0
-    ) -> Row:
-        """This row after `piece`, whose log P is computed when somebody asks: from row b of the
-        state `before`, which holds what stands before it, or with the whole text."""
-        if not piece:
-            return self
-        text = self.text + piece
-        start = len(self.text) - self.lead
-        block = Unscored(lm, self.context, text[self.lead :], start, before, b)
-        return replace(self, text=text, running=self.running.defer(block))
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """One forward's row: positions lo..hi of row.text are predicted from s on, into `out`."""
-
-    row: Row
-    s: int
-    lo: int
-    hi: int
-    out: Tensor  # (hi - lo + 1,) float64
-
-    @property
-    def width(self) -> int:
-        return len(self.row.head) + self.hi - self.s
-
-    def ids(self) -> list[int]:
-        return [*self.row.head, *self.row.text[self.s : self.hi]]
-
-    def targets(self) -> list[int]:
-        symbols = [*self.row.text[self.lo : self.hi + 1], END]
-        return symbols[: self.hi - self.lo + 1]
 
 
 class DecoderLM(ByteLM, Generic[M]):
@@ -154,7 +100,7 @@ class DecoderLM(ByteLM, Generic[M]):
         rows = [replace(r, text=r.text + t) for r, t in zip(rows, texts, strict=True)]
         scores = [torch.empty(len(text) + 1, dtype=torch.float64) for text in texts]
         windows = [
-            _Window(row, s, lo, hi, out[lo - row.lead : hi - row.lead + 1])
+            Window(row, s, lo, hi, out[lo - row.lead : hi - row.lead + 1])
             for row, out in zip(rows, scores, strict=True)
             for s, lo, hi in row.sliding.segments(row.lead, len(row.text))
         ]
@@ -166,7 +112,7 @@ class DecoderLM(ByteLM, Generic[M]):
         return [zero_after_impossible(score) for score in scores]
 
     @torch.no_grad()
-    def _score_windows(self, windows: Sequence[_Window]) -> None:
+    def _score_windows(self, windows: Sequence[Window]) -> None:
         """Fill each window's `out`."""
         ids_BL, lengths_B = self._pad([window.ids() for window in windows])
         wanted_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
@@ -198,6 +144,19 @@ class DecoderLM(ByteLM, Generic[M]):
         else:
             logits_BV, state = self.model.prefill(ids_BL, lengths_B, state)
         return outcomes(logits_BV), state
+
+    @torch.no_grad()
+    def _read_all(
+        self, rows: Sequence[Sequence[int]], lasts: Sequence[int], state: Any
+    ) -> tuple[list[Tensor], Any]:
+        """As `_read`, with the log-probs (lasts[b], 257) after each of the last ids of row b."""
+        ids_BL, lengths_B = self._pad(rows)
+        logits_BLV, state = self.model.extend(ids_BL, lengths_B, state)
+        wanted = [
+            logits_BLV[b, len(row) - last : len(row)]
+            for b, (row, last) in enumerate(zip(rows, lasts, strict=True))
+        ]
+        return list(outcomes(torch.cat(wanted)).split(list(lasts))), state
 
 
 def outcomes(logits: Tensor) -> Tensor:
@@ -265,11 +224,12 @@ class DecoderState(BatchState):
         slid = [b for b, row in enumerate(rows) if row.start != self._rows[b].start]
         moving = [b for b, piece in enumerate(data) if piece and b not in slid]
         state, logprobs_BO = self._state, self._logprobs
+        pieces = [row.unread + piece for row, piece in zip(self._rows, data, strict=True)]
         if len(moving) == self.rows:
-            logprobs_BO, state = self._lm._read(data, state)
+            logprobs_BO, state = self._lm._read(pieces, state)
         elif moving:
             read = self._lm._read(
-                [data[b] for b in moving],
+                [pieces[b] for b in moving],
                 state.view(torch.tensor(moving, device=logprobs_BO.device)),
             )
             logprobs_BO, state = _put(logprobs_BO, state, moving, *read)
@@ -279,6 +239,22 @@ class DecoderState(BatchState):
             logprobs_BO, state = _put(logprobs_BO, state, slid, *read)
         rows, logprobs_BO = without_impossible(rows, data, logprobs_BO)
         return DecoderState(self._lm, rows, state, logprobs_BO)
+
+    def read_ahead(self, data: Sequence[bytes]) -> ReadAhead:
+        """In one call; a piece before which the window slides is read up to its first byte."""
+        check_pieces(data, self.rows)
+        return DecoderReadAhead(self, data)
+
+    def caught_up(self) -> DecoderState:
+        """The same with nothing unread."""
+        behind = [b for b, row in enumerate(self._rows) if row.unread]
+        if not behind:
+            return self
+        index = torch.tensor(behind, device=self._logprobs.device)
+        unread = [self._rows[b].unread for b in behind]
+        _, part = self._lm._read(unread, self._state.view(index))
+        rows = tuple(replace(row, unread=b"") for row in self._rows)
+        return DecoderState(self._lm, rows, self._state.scatter(index, part), self._logprobs)
 
     def select(self, rows: Sequence[int] | Tensor) -> DecoderState:
         index = torch.as_tensor(rows, dtype=torch.long)
@@ -299,3 +275,70 @@ def _put(
     """The log-probs and state with `rows` replaced by those of `part`."""
     index = torch.tensor(rows, device=logprobs_BO.device)
     return logprobs_BO.index_copy(0, index, new_logprobs), state.scatter(index, part)
+
+
+class DecoderReadAhead(ReadAhead):
+    """Bytes read in one call of the model.
+
+    A row that keeps only some of them goes back to the state before them, with those it keeps as
+    `Row.unread`: the next call reads them again, whatever kind of state the model has.
+    """
+
+    def __init__(self, before: DecoderState, data: Sequence[bytes]):
+        self._before, self._after = before, before._state
+        pairs = list(zip(before._rows, data, strict=True))
+        self._pieces = [row.readable_ahead(piece) for row, piece in pairs]
+        self._found = [before._logprobs[:0]] * before.rows
+        for slides in (False, True):
+            which = [b for b, (row, piece) in enumerate(pairs) if piece and row.slides == slides]
+            if which:
+                self._read(which, slides=slides)
+        for b, piece in enumerate(self._pieces):
+            self._found[b] = self._found[b].masked_fill(self._gone(b, piece)[:, None], -torch.inf)
+        super().__init__(self._found)
+
+    def _read(self, which: Sequence[int], *, slides: bool) -> None:
+        """Read the pieces of some rows, all of which slide or do not."""
+        lm, before = self._before._lm, self._before
+        rows, pieces = [before._rows[b] for b in which], [self._pieces[b] for b in which]
+        pairs = list(zip(rows, pieces, strict=True))
+        ids: list[Sequence[int]] = [row.unread + piece for row, piece in pairs]
+        index = torch.tensor(which, device=before._logprobs.device)
+        state = self._after if len(which) == before.rows else self._after.view(index)
+        if slides:
+            ids = [replace(row, text=row.text + piece).window_ids() for row, piece in pairs]
+            state = lm._fresh(rows)
+        found, part = lm._read_all(ids, [len(piece) for piece in pieces], state)
+        whole = len(which) == before.rows
+        self._after = part if whole else self._after.scatter(index, part)
+        for b, logprobs in zip(which, found, strict=True):
+            self._found[b] = logprobs
+
+    def _gone(self, b: int, piece: bytes) -> Tensor:
+        """(n,) bool: whether row b has read an impossible byte after each byte of a piece."""
+        never_O = self._before._logprobs[b].isneginf()
+        return never_O[list(piece)].cumsum(0) > 0
+
+    def state(self, counts: Sequence[int]) -> DecoderState:
+        before, after, kept = (
+            self._before,
+            self._after,
+            list(zip(self._pieces, counts, strict=True)),
+        )
+        stays = [b for b, (piece, count) in enumerate(kept) if count < len(piece)]
+        anew = [b for b, row in enumerate(before._rows) if row.slides and b not in stays]
+        state = after
+        if stays:  # back to what was before, but for rows that were read from scratch
+            index = torch.tensor(anew, dtype=torch.long, device=before._logprobs.device)
+            state = before._state.scatter(index, after.view(index)) if anew else before._state
+        rows, logprobs = [], []
+        for b, (row, (piece, count)) in enumerate(zip(before._rows, kept, strict=True)):
+            steps = torch.cat([before._logprobs[b, None], self._found[b]])
+            taken = piece[:count]
+            gain = steps[range(count), list(taken)].double().sum() if taken else 0.0
+            gone = bool(self._gone(b, taken).any())
+            unread = row.unread + taken if stays and b not in anew else b""
+            rows.append(row.settle(taken, float(gain), impossible=gone, unread=unread))
+            logprobs.append(steps[count])
+        settled = DecoderState(before._lm, tuple(rows), state, torch.stack(logprobs))
+        return settled.caught_up() if max(len(r.unread) for r in rows) > MOST_UNREAD else settled

@@ -68,6 +68,7 @@ class InPlace(Decoding):
         self._take(state)
 
     def _take(self, state: DecoderState) -> None:
+        state = state.caught_up()
         self._lm, self._rows, self._logprobs = state._lm, state._rows, state.logprobs().cpu()
         self._stepper = self._lm.model.stepper(state._state, state.rows)
         self._written = bytearray()  # one byte per row and step

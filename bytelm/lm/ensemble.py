@@ -27,7 +27,15 @@ import torch
 from torch import Tensor
 
 from bytelm.errors import BytelmError, unknown_name
-from bytelm.lm.protocol import BatchState, ByteLM, Context, plain_bytes
+from bytelm.lm.protocol import (
+    BatchState,
+    ByteLM,
+    Context,
+    ReadAhead,
+    choose_rows,
+    plain_bytes,
+    steps_of_rows,
+)
 from bytelm.lm.running_logprob import (
     RunningLogProb,
     Unscored,
@@ -266,9 +274,17 @@ class EnsembleState(BatchState):
         check_pieces(data, self.rows)
         if not any(data):
             return self
+        return self._fed(data, tuple(state.feed(data) for state in self.members))
+
+    def _fed(self, data: Sequence[bytes], members: tuple[BatchState, ...]) -> EnsembleState:
+        """The state after `data`, given that of the members."""
         advance = self._switched if self._lm.how == "switch" else self._advance
-        members = tuple(state.feed(data) for state in self.members)
         return EnsembleState(self._lm, members, advance(data))
+
+    def read_ahead(self, data: Sequence[bytes]) -> ReadAhead:
+        """Each member reads ahead; the rule combines them byte by byte."""
+        check_pieces(data, self.rows)
+        return EnsembleReadAhead(self, data)
 
     def _advance(self, data: Sequence[bytes]) -> tuple[_Row, ...]:
         """The rows after `data`. Only single bytes need the present distribution."""
@@ -325,3 +341,21 @@ class EnsembleState(BatchState):
         states = zip(*(part.members for part in parts), strict=True)
         members = tuple(first.join(more) for first, *more in states)
         return EnsembleState(self._lm, members, tuple(r for part in parts for r in part._rows))
+
+
+class EnsembleReadAhead(ReadAhead):
+    """What the members read in advance, as far as all of them did."""
+
+    def __init__(self, before: EnsembleState, data: Sequence[bytes]):
+        members = [state.read_ahead(data) for state in before.members]
+        read = [min(map(len, rows)) for rows in zip(*(m.logprobs for m in members), strict=True)]
+        self._states = [before]
+        for i in range(max(read, default=0)):
+            counts = [min(i + 1, n) for n in read]
+            step = [piece[i : i + 1] if i < n else b"" for piece, n in zip(data, read, strict=True)]
+            states = tuple(member.state(counts) for member in members)
+            self._states.append(self._states[-1]._fed(step, states))
+        super().__init__(steps_of_rows(self._states, read))
+
+    def state(self, counts: Sequence[int]) -> BatchState:
+        return choose_rows(self._states, counts)

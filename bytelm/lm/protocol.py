@@ -56,6 +56,15 @@ class BatchState(ABC):
     def feed(self, data: Sequence[bytes]) -> BatchState:
         """The state after appending data[b] to row b; b"" leaves a row as it is."""
 
+    def read_ahead(self, data: Sequence[bytes]) -> ReadAhead:
+        """Read data[b] after row b without settling on it: what would come after each of its bytes,
+        and the state after as many of them as turn out to be wanted.
+
+        It may stop early: at least one byte of each piece is read that has any. By default the
+        bytes are fed one by one; models that can read them in one call do.
+        """
+        return SteppedReadAhead(self, data)
+
     @abstractmethod
     def select(self, rows: Sequence[int] | Tensor) -> BatchState:
         """The state of the given rows, in that order; repeats fork a row."""
@@ -75,6 +84,53 @@ class BatchState(ABC):
                 raise BytelmError("only states of the same model can be joined")
             parts.append(other)
         return parts
+
+
+class ReadAhead(ABC):
+    """Bytes that were read in advance of a state (`BatchState.read_ahead`). Immutable.
+
+    logprobs  one (n, 257) per row, whose first n bytes were read: row i is what comes after i + 1
+              of them, as in `BatchState.logprobs`
+    """
+
+    def __init__(self, logprobs: Sequence[Tensor]):
+        self.logprobs = tuple(logprobs)
+
+    @abstractmethod
+    def state(self, counts: Sequence[int]) -> BatchState:
+        """The state after the first counts[b] bytes of row b, 0 <= counts[b] <= n. It costs no call
+        of the model."""
+
+
+class SteppedReadAhead(ReadAhead):
+    """Bytes fed one by one, each state kept."""
+
+    def __init__(self, state: BatchState, data: Sequence[bytes]):
+        assert len(data) == state.rows, f"{len(data)} pieces for {state.rows} rows"
+        self._states = [state]
+        for i in range(max(map(len, data), default=0)):
+            self._states.append(self._states[-1].feed([piece[i : i + 1] for piece in data]))
+        super().__init__(steps_of_rows(self._states, [len(piece) for piece in data]))
+
+    def state(self, counts: Sequence[int]) -> BatchState:
+        return choose_rows(self._states, counts)
+
+
+def steps_of_rows(states: Sequence[BatchState], counts: Sequence[int]) -> list[Tensor]:
+    """(counts[b], 257) per row b: its log-probs in the states after the first."""
+    after = [state.logprobs() for state in states]
+    return [torch.stack([each[b] for each in after[: n + 1]])[1:] for b, n in enumerate(counts)]
+
+
+def choose_rows(states: Sequence[BatchState], which: Sequence[int]) -> BatchState:
+    """The state whose row b is row b of states[which[b]]; all are of one model, of as many rows."""
+    different = sorted(set(which))
+    if len(different) == 1:
+        return states[different[0]]
+    rows = [[b for b, i in enumerate(which) if i == wanted] for wanted in different]
+    first, *others = (states[i].select(some) for i, some in zip(different, rows, strict=True))
+    order = [b for some in rows for b in some]
+    return first.join(others).select([order.index(b) for b in range(len(which))])
 
 
 class ByteState:

@@ -16,7 +16,8 @@ from torch import Tensor
 from bytelm.arch.base import ByteModel, Seq2SeqModel
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
-from bytelm.lm.decoder import DecoderLM, Row
+from bytelm.lm.decoder import DecoderLM
+from bytelm.lm.decoder_rows import Row
 from bytelm.lm.protocol import Context
 from bytelm.nn.state import State
 

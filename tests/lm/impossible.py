@@ -41,6 +41,11 @@ def check_impossible(lm: ByteLM, text: bytes, others: bytes, *, tolerance: float
     at_once = lm.start().feed(text)
     assert not math.isnan(at_once.logprob)
     torch.testing.assert_close(at_once.logprobs(), state.logprobs(), **compare)
+    ahead = lm.start().batch.read_ahead([text])
+    found, *_ = ahead.logprobs
+    if len(found) == len(text) > 0:
+        torch.testing.assert_close(found[-1], state.logprobs(), **compare)
+        assert (float(ahead.state([len(text)]).logprob[0]) > -math.inf) == possible
     total = torch.tensor(at_once.logprob, dtype=torch.float64)
     torch.testing.assert_close(total, scores[:-1].sum(), **compare)
     return possible

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
-from bytelm.lm.protocol import ByteLM
+from bytelm.lm.protocol import ByteLM, ByteState
 from tests.lm.contract import CASES, Case, ngram
 from tests.lm.impossible import check_impossible
 
@@ -175,6 +175,48 @@ def test_forks_can_be_joined_and_fed_apart(case, lm, data):
     assert_close(case, fed.logprob, expected.logprob)
     assert_close(case, later.logprobs()[0], fed.logprobs()[2])
     assert_close(case, fork.feed([right]).logprobs()[0], fed.logprobs()[1])
+
+
+@few
+@given(data=st.data())
+def test_reading_ahead_is_feeding_byte_by_byte(case, lm, data):
+    rows, pieces, more = ([data.draw(case.texts) for _ in range(3)] for _ in range(3))
+    state = lm.start_batch(rows)
+    before = state.logprobs().clone()
+    ahead = state.read_ahead(pieces)
+    for b, (row, piece, found) in enumerate(zip(rows, pieces, ahead.logprobs, strict=True)):
+        assert min(1, len(piece)) <= len(found) <= len(piece)
+        for i, logprobs in enumerate(found):
+            expected = lm.start(row).feed(piece[: i + 1])
+            assert_close(case, logprobs, expected.logprobs())
+    for _ in range(2):  # a rejection anywhere, in every row
+        counts = [data.draw(st.integers(0, len(found))) for found in ahead.logprobs]
+        kept = [row + piece[:n] for row, piece, n in zip(rows, pieces, counts, strict=True)]
+        settled, expected = ahead.state(counts), lm.start_batch(kept)
+        assert_close(case, settled.logprobs(), expected.logprobs())
+        assert_close(case, settled.logprob, expected.logprob)
+        for fed in (more, [more[0], b"", more[2]]):
+            assert_close(case, settled.feed(fed).logprobs(), expected.feed(fed).logprobs())
+        swapped = settled.select([2, 0]).join([state]).feed([more[0], b"", *more])
+        again = expected.select([2, 0]).join([lm.start_batch(rows)]).feed([more[0], b"", *more])
+        assert_close(case, swapped.logprobs(), again.logprobs())
+    assert torch.equal(state.logprobs(), before)
+
+
+@few
+@given(data=st.data())
+def test_a_text_is_read_ahead_with_a_rejection_at_every_position(case, lm, data):
+    """Each round reads some of the text in advance, followed by bytes that turn out wrong."""
+    text, wrong = data.draw(case.texts), data.draw(case.texts)
+    state, at = lm.start(), 0
+    while at < len(text):
+        size = data.draw(st.integers(1, 5))
+        ahead = state.batch.read_ahead([text[at : at + size] + wrong])
+        kept = min(size, len(text) - at, len(ahead.logprobs[0]))
+        state, at = ByteState(ahead.state([kept])), at + kept
+        expected = lm.start(text[:at])
+        assert_close(case, state.logprobs(), expected.logprobs())
+        assert_close(case, state.logprob, expected.logprob)
 
 
 def test_states_of_different_models_are_not_joined(case, lm):
