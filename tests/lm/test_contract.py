@@ -184,7 +184,7 @@ def test_reading_ahead_is_feeding_byte_by_byte(case, lm, data):
     state = lm.start_batch(rows)
     before = state.logprobs().clone()
     ahead = state.read_ahead(pieces)
-    for b, (row, piece, found) in enumerate(zip(rows, pieces, ahead.logprobs, strict=True)):
+    for row, piece, found in zip(rows, pieces, ahead.logprobs, strict=True):
         assert min(1, len(piece)) <= len(found) <= len(piece)
         for i, logprobs in enumerate(found):
             expected = lm.start(row).feed(piece[: i + 1])
