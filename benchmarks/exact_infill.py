@@ -41,7 +41,7 @@ def after(lm: ByteConverter, tokens: list[int], data: bytes) -> np.ndarray:
     assert lm.encoder is not None
     base = TokenTree(lm.lm, lm.trie).root.descend(tokens)
     base.logprob = 0.0
-    beam = TextBeam(initial=((base, True),), frontier=CanonicalFrontier(lm.encoder, base))
+    beam = TextBeam(initial=((base, True),), frontier=CanonicalFrontier.after(lm.encoder, base))
     trace = [beam.logprob]
     advance([beam], [data], traces=[trace])
     return np.array(trace)

@@ -119,6 +119,8 @@ CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.exact.advance._PREFETCH_FROM": ((1, 10**6), converted),
     "bytelm.exact.advance._DRY_RUNS": ((0, 1, 50), converted),
     "bytelm.exact.converter._HELD_NUMBERS": ((1, 600, 10**9), converted),
+    "bytelm.exact.models.canonical._MASKS": ((0, 1, 3), converted),
+    "bytelm.exact.tokenizers.cursor._WINDOW": ((1, 2, 100), converted),
     "bytelm.exact.models.tree_lm.ROWS_PER_FORWARD": ((1, 3, 10**6), llama),
     "bytelm.exact.models.tree_attention._FIRST_CAPACITY": ((1, 3, 500), llama),
 }

@@ -72,15 +72,16 @@ def push(beam: TextBeam, byte: int, frontier: CanonicalFrontier | None = None) -
     if pruning is not None:
         follows = prediction.predict_deferred(byte, lower)
         deferred = deferred.push(byte, prediction.pruned, follows)
-        if frontier is not None and frontier.anchor is not beam.frontier.anchor:  # type: ignore[union-attr]
-            canonical = frontier.anchor
+        if frontier is not None and beam.frontier is not None:
+            anchor = frontier.anchor()
+            canonical = canonical if anchor is beam.frontier.anchor() else anchor
     if pruning is not None and deferred.weight > -math.inf:
         if hypotheses:
             found, deferred = reactivate(deferred, pruning, hypotheses, lower)
         else:
             found, deferred = fall_back(deferred, pruning)
         hypotheses += found
-        if canonical is not None and frontier is not None and frontier.window:
+        if canonical is not None and frontier is not None and canonical.end < frontier.end:
             found, deferred = reseed_canonical(deferred, pruning, hypotheses, canonical, frontier)
             hypotheses += found
             canonical = None  # once for each anchor

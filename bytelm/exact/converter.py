@@ -128,7 +128,7 @@ class ByteConverter(ByteLM):
         beam = TextBeam(
             initial=((base, True),),
             pruning=self.pruning,
-            frontier=None if self.encoder is None else CanonicalFrontier(self.encoder, base),
+            frontier=None if self.encoder is None else CanonicalFrontier.after(self.encoder, base),
             deferred=self._deferred,
         )
         return beam, text

@@ -78,10 +78,10 @@ def reseed_canonical(
     canonical: TokenPrefix,
     frontier: CanonicalFrontier,
 ) -> Found:
-    """The hypotheses that stand on the `canonical` token prefix, at which `frontier` has its
-    anchor, if no `live` one does. A text that begins oddly has an unlikely canonical beginning; but
-    models know canonical text best, and it may be what predicts the rest."""
-    position = len(deferred.positions) - len(frontier.window)
+    """The hypotheses that stand on the `canonical` token prefix, the anchor of `frontier`, if no
+    `live` one does. A text that begins oddly has an unlikely canonical beginning; but models know
+    canonical text best, and it may be what predicts the rest."""
+    position = len(deferred.positions) - (frontier.end - canonical.end)
     if position < 0 or any(h.prefix.starts_with(canonical) for h in live):
         return [], deferred
     least = logsumexp([hypothesis.logmass for hypothesis in live]) + log(pruning.epsilon)

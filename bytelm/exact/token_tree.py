@@ -22,6 +22,7 @@ from torch import Tensor
 from bytelm.errors import BytelmError
 from bytelm.exact.token_lm import Cache, Node, NodeRow, PendingParent, TokenLM, extend_trees
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie, Range
+from bytelm.exact.tokenizers.token_node import TokenNode
 
 _MOST = 1.01  # what probabilities in a low precision may sum to
 
@@ -68,39 +69,30 @@ class Distribution:
         return float(self.p[lo:hi].sum())
 
 
-class TokenPrefix:
+class TokenPrefix(TokenNode["TokenPrefix"]):
     """A token string, as a node of the tree; `end` is the number of text bytes it spells.
 
     `logprob` is log P (nats) of its tokens given the base of the tree; None until its parent is
     evaluated.
     """
 
-    __slots__ = (
-        "tree", "parent", "token", "end", "logprob", "node", "distribution", "children",
-        "__weakref__",
-    )  # fmt: skip
+    __slots__ = ("tree", "logprob", "node", "distribution")
 
     def __init__(self, tree: TokenTree, parent: TokenPrefix | None, token: int | None, end: int):
+        super().__init__(parent, token, end)
         self.tree = tree
-        self.parent = parent
-        self.token = token
-        self.end = end
         self.logprob: float | None = None
         self.node: Node = None
         self.distribution: weakref.ref[Distribution] | None = None
-        self.children: weakref.WeakValueDictionary[int, TokenPrefix] = weakref.WeakValueDictionary()
 
-    def child(self, token: int) -> TokenPrefix:
-        """The prefix one token longer: the existing one, or a new one that is not yet evaluated."""
-        known = self.children.get(token)
-        if known is None:
-            data = self.tree.trie.vocab_bytes[token]
-            known = TokenPrefix(self.tree, self, token, self.end + len(data or b""))
-            self.children[token] = known
-            current = self.current()
-            if current is not None:
-                known.set_logprob(current)
-        return known
+    def _longer(self, token: int) -> TokenPrefix:
+        """A prefix that is not yet evaluated."""
+        data = self.tree.trie.vocab_bytes[token]
+        longer = TokenPrefix(self.tree, self, token, self.end + len(data or b""))
+        current = self.current()
+        if current is not None:
+            longer.set_logprob(current)
+        return longer
 
     def descend(self, tokens: Iterable[int]) -> TokenPrefix:
         """The descendant along `tokens`."""
@@ -135,6 +127,7 @@ class TokenPrefix:
         return [prefix.token for prefix in self.path() if prefix.token is not None][::-1]
 
     def __del__(self) -> None:
+        super().__del__()
         if self.node is not None:
             self.tree.unused.append(self.node)
 

@@ -4,15 +4,17 @@ After each token prefix, tokens that the tokenizer would never write there are m
 is renormalised ("local canonicalisation", Vieira et al., ICML 2025). For this model the sum over
 all encodings and the sum over canonical ones are the same number, so a converter on it is exact in
 every sense at one row per byte. The price is a validity test of every token after every token
-prefix; it is a matter of the last few tokens only and cached, but for a vocabulary of 50,000 it
-costs about as much as a row of a small model on a CPU.
+prefix. It depends on the last token and on where the pre-tokenizer stands alone, so what was found
+last is kept; a new one costs one step of the tokenizer's cursor for each node of the prefix trie,
+about a second for a vocabulary of 50,000.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import takewhile
+from os.path import commonprefix
 
 import numpy as np
 import torch
@@ -20,16 +22,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bytelm.exact.token_lm import Cache, Node, NodeRow, PendingParent, TokenLM, extend_trees
-from bytelm.exact.tokenizers.encoders import Encoder, Tokens
+from bytelm.exact.tokenizers.cursor import Cursor
+from bytelm.exact.tokenizers.encoders import Encoder
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
+from bytelm.exact.tokenizers.token_node import TokenString
+
+_MASKS = 1 << 12  # masks kept: V bits each
 
 
 @dataclass(frozen=True, slots=True)
 class _Masked:
-    """A node: the inner one, and the text and tokens since a point where encoding may restart."""
+    """A node: the inner one, its token string, and the tokenizer's cursor at its end."""
 
     inner: Node
-    window: bytes
-    tokens: Tokens
+    string: TokenString
+    cursor: Cursor
 
 
 class CanonicalLM:
@@ -49,15 +56,15 @@ class CanonicalLM:
         self.vocab_bytes = lm.vocab_bytes
         self.eos_ids = lm.eos_ids
         self.start_ids = lm.start_ids
-        self._longest = max(len(data) for data in lm.vocab_bytes if data)
-        self._valid = lru_cache(maxsize=4096)(self._find_valid)
+        self._trie = PrefixTrie(lm.vocab_bytes, lm.eos_ids)
+        self._masks: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
 
     def open(self) -> Cache:
         return self.lm.open()
 
     def root(self, cache: Cache) -> tuple[_Masked, Tensor]:
         inner, logprobs = self.lm.root(cache)
-        node = _Masked(inner, b"", ())
+        node = self._first(inner)
         return node, self._mask(node, logprobs)
 
     def extend(self, cache: Cache, rows: list[tuple[_Masked, int]]) -> tuple[list[_Masked], Tensor]:
@@ -86,49 +93,61 @@ class CanonicalLM:
     def release(self, cache: Cache, nodes: list[_Masked]) -> None:
         self.lm.release(cache, [node.inner for node in nodes])
 
+    def _first(self, inner: Node) -> _Masked:
+        """A node where encoding starts: the root, or one after a special symbol of a context."""
+        string = TokenString(self._trie)
+        return _Masked(inner, string, self.encoder.begin(string, self._trie))
+
     def _child(self, parent: _Masked, token: int, inner: Node) -> _Masked:
         data = self.vocab_bytes[token]
-        if data is None:  # a special symbol of the context: encoding starts from scratch
-            return _Masked(inner, b"", ())
-        window, tokens = parent.window + data, (*parent.tokens, token)
-        at = self.encoder.restart(window, 0) or self.encoder.restart(window, self._settled(window))
-        while at > 0 and tokens:
-            first = self.vocab_bytes[tokens[0]] or b""
-            if len(first) > at:  # the prefix is not canonical: leave it whole, it has no mass
-                break
-            window, tokens, at = window[len(first) :], tokens[1:], at - len(first)
-        return _Masked(inner, window, tokens)
-
-    def _settled(self, window: bytes) -> int:
-        """The bytes of the window that are spelled by the same tokens whatever follows it: those
-        that the encodings have in common which stop where a token may reach beyond the end. 0 for a
-        short window, which costs nothing to keep."""
-        if len(window) < 2 * self._longest:
-            return 0
-        shared: Tokens | None = None
-        for cut in range(len(window) - self._longest + 1, len(window) + 1):
-            for tokens in self.encoder.prefixes(window[:cut]):
-                if tokens is None:
-                    continue
-                pairs = zip(tokens, tokens if shared is None else shared, strict=False)
-                shared = tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        return sum(len(self.vocab_bytes[token] or b"") for token in shared or ())
+        if data is None:
+            return self._first(inner)
+        cursor = parent.cursor
+        for byte in data:
+            cursor = cursor.push(byte)
+        return _Masked(inner, parent.string.child(token), cursor)
 
     def _mask(self, node: _Masked, logprobs: Tensor) -> Tensor:
-        valid = torch.from_numpy(self._valid(node.window, node.tokens))
+        valid = torch.from_numpy(self._valid(node))
         masked = logprobs.masked_fill(~valid, -torch.inf)
         if self.renormalise and bool(valid.any()):
             masked = masked - torch.nan_to_num(masked.logsumexp(-1), neginf=0.0)
         return masked
 
-    def _find_valid(self, window: bytes, tokens: Tokens) -> NDArray[np.bool_]:
-        """(V,) which ids may follow `tokens`, which spell `window`."""
+    def _valid(self, node: _Masked) -> NDArray[np.bool_]:
+        """(V,) which ids may follow the node, from the masks found last."""
+        here = node.cursor.here()
+        key = None
+        if node.string in here:
+            key = (node.cursor.key(node.string), node.string is here[0])
+        packed = self._masks.pop(key, None)
+        if packed is None:
+            packed = np.packbits(self._find_valid(node))
+        self._masks[key] = packed
+        if len(self._masks) > _MASKS:
+            self._masks.popitem(last=False)
+        return np.unpackbits(packed, count=len(self.vocab_bytes)).astype(bool)
+
+    def _find_valid(self, node: _Masked) -> NDArray[np.bool_]:
+        """(V,) which ids may follow the node: the tokens that some canonical token string has
+        there. Tokens are read in the order of the trie, so that each shared beginning of them is
+        read once."""
         valid = np.zeros(len(self.vocab_bytes), bool)
-        here = self.encoder.prefixes(window)
-        if tokens not in here:
+        here = node.cursor.here()
+        if node.string not in here:  # not canonical: it has no mass, nor has what follows
             return valid
-        valid[list(self.eos_ids)] = tokens == here[0]
-        for token, data in enumerate(self.vocab_bytes):
-            if data is not None:
-                valid[token] = (*tokens, token) in self.encoder.prefixes(window + data)
+        valid[list(self.eos_ids)] = node.string is here[0]
+        cursors, before = [node.cursor], b""
+        for token in self._trie.order.tolist():
+            data = self.vocab_bytes[token]
+            assert data is not None, "the trie has ordinary tokens only"
+            shared = len(commonprefix([data, before]))
+            del cursors[shared + 1 :]
+            for byte in data[shared:]:
+                cursors.append(cursors[-1].push(byte))
+            before = data
+            valid[token] = any(
+                found is not None and found.parent is node.string and found.token == token
+                for found in cursors[-1].here()
+            )
         return valid

@@ -30,8 +30,8 @@ class BytePairs:
         self.ids = ids
         self.rank = rank
         self._longest = max(map(len, ids))
-        self._joins = lru_cache(maxsize=1 << 20)(self._is_pair)
-        self._short = lru_cache(maxsize=1 << 17)(self._encode)
+        self.are_neighbours = lru_cache(maxsize=1 << 16)(self._are_neighbours)
+        self._short = lru_cache(maxsize=1 << 14)(self._encode)
         self._recent: tuple[bytes, list[int]] = (b"", [0])
 
     def merge(self, piece: bytes) -> list[bytes]:
@@ -77,10 +77,10 @@ class BytePairs:
                 continue
             start = end - length
             before = piece[start - lengths[start] : start]
-            if (not start or before) and self._joins(before, token):
+            if (not start or before) and self.are_neighbours(before, token):
                 return length
         return 0
 
-    def _is_pair(self, left: bytes, right: bytes) -> bool:
+    def _are_neighbours(self, left: bytes, right: bytes) -> bool:
         """Whether merging left + right gives these two tokens back (left may be empty)."""
         return self.merge(left + right) == ([left, right] if left else [right])

@@ -21,7 +21,10 @@ from collections.abc import Callable, Sequence
 
 from bytelm.errors import BytelmError
 from bytelm.exact.tokenizers.bpe import BytePairs
+from bytelm.exact.tokenizers.cursor import Cursor, Node, WindowCursor
+from bytelm.exact.tokenizers.greedy import GreedyCursor
 from bytelm.exact.tokenizers.lookahead import PLACEHOLDER, completions, decode, lookahead_probes
+from bytelm.exact.tokenizers.piece_cursor import PairsCursor, PieceEncoding
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 
 Tokens = tuple[int, ...]
@@ -50,6 +53,10 @@ class Encoder(ABC):
 
         settled: the number of bytes spelled by the tokens that all open token prefixes share.
         """
+
+    def begin(self, base: Node, trie: PrefixTrie) -> Cursor:
+        """The cursor of a text that starts after `base`. trie: that of the vocabulary."""
+        return WindowCursor(self, trie, base)
 
 
 class CharacterEncoder(Encoder):
@@ -132,6 +139,9 @@ class GreedyEncoder(Encoder):
     def restart(self, window: bytes, settled: int) -> int:
         return settled
 
+    def begin(self, base: Node, trie: PrefixTrie) -> Cursor:
+        return GreedyCursor.of(base, trie)
+
 
 class PlainBPE(Encoder):
     """Byte-pair merges over the whole text, with no pre-tokenizer (Binary BPE)."""
@@ -151,6 +161,9 @@ class PlainBPE(Encoder):
 
     def restart(self, window: bytes, settled: int) -> int:
         return settled
+
+    def begin(self, base: Node, trie: PrefixTrie) -> Cursor:
+        return PairsCursor(PieceEncoding(self.pairs, trie, {}, base))
 
 
 class CallableEncoder(Encoder):

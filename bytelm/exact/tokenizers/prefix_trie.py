@@ -86,7 +86,8 @@ class PrefixTrie:
         self.flat = np.frombuffer(b"".join(strings), np.uint8)
         lengths = np.array([len(data) for data in strings], np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-        self.longest = int(lengths.max())
+        self.lengths: list[int] = lengths.tolist()
+        self.longest = max(self.lengths)
         singles = self.flat[self.offsets[:-1][lengths == 1]]
         self.has_all_bytes = len(np.unique(singles)) == BYTES  # each byte alone is a token
         special = [i for i, data in enumerate(vocab_bytes) if data is None]
@@ -112,6 +113,10 @@ class PrefixTrie:
         """The end of the tokens of the range that are exactly `depth` bytes long."""
         lo, hi = token_range
         return _first_not_below(self.flat, self.offsets, lo, hi, depth, 0)
+
+    def is_exact(self, entry: int, depth: int) -> bool:
+        """Whether the token of this entry is `depth` bytes long: asked of the first of a range."""
+        return self.lengths[entry] == depth
 
     def exact(self, token_range: Range, depth: int) -> NDArray[np.int64]:
         """Ids of the tokens of the range that are exactly `depth` bytes long."""

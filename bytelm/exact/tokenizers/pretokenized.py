@@ -12,10 +12,13 @@ from itertools import accumulate
 
 from bytelm.errors import BytelmError
 from bytelm.exact.tokenizers.bpe import BytePairs
+from bytelm.exact.tokenizers.cursor import Cursor, Node
 from bytelm.exact.tokenizers.encoders import Encoder, Prefixes, Tokens
 from bytelm.exact.tokenizers.expression import parse
 from bytelm.exact.tokenizers.lookahead import PLACEHOLDER, code_points, decode
 from bytelm.exact.tokenizers.piece_automaton import Cuts, PieceAutomaton, Split
+from bytelm.exact.tokenizers.piece_cursor import PieceCursor, PieceEncoding
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 
 
 class PretokenizedBPE(Encoder):
@@ -30,7 +33,7 @@ class PretokenizedBPE(Encoder):
         self.pairs = pairs
         self.pieces = pieces
         self.whole = whole or {}
-        self._cached = lru_cache(maxsize=1 << 16)(self._prefixes)
+        self._cached = lru_cache(maxsize=1 << 10)(self._prefixes)
 
     def encode(self, data: bytes) -> list[int]:
         text, lengths, tail = decode(data)
@@ -40,6 +43,9 @@ class PretokenizedBPE(Encoder):
         if tokens is None:
             raise BytelmError(f"the tokenizer cannot encode {data!r}: a byte of it has no token")
         return list(tokens)
+
+    def begin(self, base: Node, trie: PrefixTrie) -> Cursor:
+        return PieceCursor.of(self.pieces, PieceEncoding(self.pairs, trie, self.whole, base))
 
     def prefixes(self, window: bytes) -> Prefixes:
         return self._cached(window)
