@@ -143,6 +143,7 @@ class _TokenModelLoader:
         beam: int = 8,
         epsilon: float = 1e-3,
         start: Sequence[int] | None = None,
+        ends: Sequence[int | str] = (),
         window: int | None = None,
         stride: int | None = None,
     ) -> ByteLM:
@@ -155,6 +156,7 @@ class _TokenModelLoader:
             beam=beam,
             epsilon=epsilon,
             start=start,
+            ends=ends,
             window=window,
             stride=stride,
         )
@@ -190,6 +192,7 @@ def load(
     beam: int | None = None,
     epsilon: float | None = None,
     start: Sequence[int] | None = None,
+    ends: Sequence[int | str] | None = None,
 ) -> ByteLM:
     """The model at `path`: a run directory, a Hugging Face model directory, or a .gguf file.
 
@@ -200,6 +203,8 @@ def load(
     mode, beam, epsilon   how a model over tokens is read as bytes (`bytelm.convert`)
     start                 ids of a converted model that stand before every text; default: what its
                           tokenizer says
+    ends                  special tokens of a converted model, ids or names, that end a text besides
+                          those it says itself
 
     None is the default of the model's kind. Raises `CheckpointError` for a path that is no model,
     and `BytelmError` for an option that its kind does not take.
@@ -218,6 +223,7 @@ def load(
         "beam": beam,
         "epsilon": epsilon,
         "start": start,
+        "ends": ends,
     }
     given = {name: value for name, value in options.items() if value is not None}
     allowed = _options(loader)

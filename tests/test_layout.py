@@ -45,7 +45,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "lm": ("errors", "vocab", "data.batch", "arch.base", "nn"),
     "lm.subword": (*_BASE, "data.batch", "arch.base", "tokenizer", "exact", "lm"),
-    "exact": (*_BASE, "lm.protocol", "lm.scored", "lm.sliding_context", "lm.running_logprob"),
+    "exact": (
+        *(*_BASE, "lm.protocol", "lm.scored", "lm.sliding_context", "lm.running_logprob"),
+        "lm.fim_templates",
+    ),
     "exact.models.trained": ("errors", "vocab", "exact", "arch.base", "nn", "tokenizer"),
     "model_paths": ("errors", "registry", "recipe"),
     "loading": (

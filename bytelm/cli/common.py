@@ -54,6 +54,7 @@ Device = Annotated[
         callback=check_device,
     ),
 ]
+OPTIONS = {"ends": "end"}  # options of `bytelm.load` that are called otherwise here
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -109,6 +110,13 @@ class ModelOptions:
             "what its tokenizer says."
         ),
     ] = None
+    end: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A special token of a converted model, by id or name, that ends a text besides "
+            "those it says itself; may be repeated."
+        ),
+    ] = None
     device: Device = None
     threads: Threads = None
 
@@ -130,7 +138,11 @@ class ModelOptions:
         names = ("window", "stride", "mode", "beam", "epsilon", "device")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         start = numbers("--start", self.start, int)
-        return given if start is None else {**given, "start": start}
+        if start is not None:
+            given["start"] = start
+        if self.end:
+            given["ends"] = [int(name) if name.isdecimal() else name for name in self.end]
+        return given
 
 
 def with_model_options(command: Command) -> Command:
@@ -165,7 +177,7 @@ def open_model(model: Path, options: ModelOptions | None = None) -> "ByteLM":
     takes = [options_of(path) for path in paths]
     for name in given:
         if not any(name in allowed for allowed in takes):
-            raise BytelmError(f"--{name} means nothing for any of these models")
+            raise BytelmError(f"--{OPTIONS.get(name, name)} means nothing for any of these models")
     lms = [
         load(path, **{name: value for name, value in given.items() if name in allowed})
         for path, allowed in zip(paths, takes, strict=True)

@@ -22,11 +22,12 @@ from bytelm.cli.inputs import (
     read_input,
     require_one_stdin,
 )
-from bytelm.cli.output import json_of_bytes, print_json, write_bytes
+from bytelm.cli.output import json_of_bytes, note, print_json, write_bytes
 from bytelm.errors import BytelmError
 
 if TYPE_CHECKING:
     from bytelm.lm.constraint import Constraint
+    from bytelm.lm.fim_templates import Template
     from bytelm.lm.options import GenerateKeywords
     from bytelm.lm.protocol import ContextLike
 
@@ -165,10 +166,20 @@ def infill(
     min_p: MinP = 0.0,
     seed: Seed = 0,
     utf8: Utf8 = False,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="The format to ask in: a family (see docs/exact.md), a TOML file, or none to "
+            "compare middles; default: by the model's special symbols."
+        ),
+    ] = None,
     order: Annotated[
-        Literal["psm", "spm"],
-        typer.Option(help="Which of prefix and suffix comes first; for models trained to infill."),
-    ] = "psm",
+        Literal["psm", "spm"] | None,
+        typer.Option(
+            help="Which of prefix and suffix comes first; for models trained to infill. Default: "
+            "the family's own."
+        ),
+    ] = None,
     candidates: Annotated[
         int, typer.Option(min=1, help="Middles to compare; for models not trained to infill.")
     ] = 64,
@@ -183,9 +194,16 @@ def infill(
     require_one_stdin(prefix_file, suffix_file, context_file)
     prefix, suffix = read_input(prefix_file), read_input(suffix_file)
     before = given_text("context", context, context_file) or b""
+    from bytelm.lm.fim_templates import read_template
+
+    asked = None if template in (None, "none") else read_template(str(template))
+    from bytelm.lm.infill import NO_TEMPLATE, NONE, choose_template
     from bytelm.lm.infill import infill as fill
 
-    lm = open_model(model, options)
+    lm = open_model(model, _with_ends(model, options, asked))
+    chosen = choose_template(lm, template if asked is None else asked)
+    if chosen is None and template is None and suffix:
+        note(NO_TEMPLATE)
     middle = fill(
         lm,
         prefix=prefix,
@@ -198,13 +216,25 @@ def infill(
         min_p=min_p,
         seed=seed,
         utf8=utf8,
+        template=chosen or NONE,
         order=order,
         candidates=candidates,
     )
     if json:
-        print_json(json_of_bytes(middle))
+        print_json({**json_of_bytes(middle), "template": chosen.name if chosen else None})
     else:
         write_bytes([middle])
+
+
+def _with_ends(model: Path, options: ModelOptions, template: "Template | None") -> ModelOptions:
+    """The options with the ends of a template of the user's own, where the model takes ends: those
+    of the families are known to every loader."""
+    from bytelm.lm.fim_templates import TEMPLATES
+    from bytelm.loading import options_of
+
+    if template is None or template.name in TEMPLATES or "ends" not in options_of(model):
+        return options
+    return replace(options, end=[*(options.end or ()), *template.ends])
 
 
 def _pattern(text: str | None, over_bytes: str | None) -> str | bytes | None:

@@ -42,6 +42,7 @@ def convert(
     beam: int = 8,
     epsilon: float = 1e-3,
     start: Sequence[int] | None = None,
+    ends: Sequence[int | str] = (),
     window: None = None,
     stride: None = None,
 ) -> ByteConverter: ...
@@ -56,6 +57,7 @@ def convert(
     beam: int = 8,
     epsilon: float = 1e-3,
     start: Sequence[int] | None = None,
+    ends: Sequence[int | str] = (),
     window: int | None,
     stride: int | None = None,
 ) -> Converted: ...
@@ -69,6 +71,7 @@ def convert(
     beam: int = 8,
     epsilon: float = 1e-3,
     start: Sequence[int] | None = None,
+    ends: Sequence[int | str] = (),
     window: int | None = None,
     stride: int | None = None,
 ) -> Converted:
@@ -112,6 +115,10 @@ def convert(
     start
         ids that stand before every text and are not scored. Default: the tokenizer's BOS or
         document separator; a `TokenLM` has its own `start_ids`.
+    ends
+        special tokens, ids or names, that end a text besides those that the tokenizer, the model's
+        configurations (also for generation) and its family of infilling models say; a `TokenLM`
+        has its own `eos_ids`.
     window, stride
         bytes: long texts are read with at most `window` bytes of context, of which `stride` are
         dropped at a time when it is full (default: window // 2). Default: no limit but the model's
@@ -146,7 +153,12 @@ def convert(
                 "converting a Hugging Face model needs its tokenizer as second argument"
             )
         tables = reading.checked(read_hf_tokenizer(tokenizer)).of_size(output_size(model))
-        return reading.of(hugging_face_lm(model, tables, start), tables)
+        return reading.of(hugging_face_lm(model, tables.with_ends(ends), start), tables)
+    if ends:
+        raise BytelmError(
+            f"this {type(model).__name__} says by its own eos_ids {sorted(model.eos_ids)} what "
+            "ends a text: leave `ends` out"
+        )
     tables = TokenizerTables(model.vocab_bytes, _encoder(tokenizer, model))
     if start is not None and model.start_ids:
         raise BytelmError(
@@ -164,6 +176,7 @@ def load_token_model(
     beam: int = 8,
     epsilon: float = 1e-3,
     start: Sequence[int] | None = None,
+    ends: Sequence[int | str] = (),
     window: int | None = None,
     stride: int | None = None,
 ) -> Converted:
@@ -180,7 +193,7 @@ def load_token_model(
     if path.suffix == ".gguf":
         tables = reading.checked(read_gguf_tokenizer(read_metadata(path)))
         model = read_gguf_model(path).to(device)
-        tables = tables.of_size(output_size(model))
+        tables = tables.of_size(output_size(model)).with_ends(ends)
         lm = token_lm(
             model,
             tables.vocab_bytes,
@@ -190,7 +203,7 @@ def load_token_model(
         return reading.of(lm, tables)
     model, tokenizer = read_directory(path, device)
     tables = reading.checked(read_hf_tokenizer(tokenizer)).of_size(output_size(model))
-    return reading.of(hugging_face_lm(model, tables, start), tables)
+    return reading.of(hugging_face_lm(model, tables.with_ends(ends), start), tables)
 
 
 @dataclass(frozen=True)

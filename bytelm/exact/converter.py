@@ -102,6 +102,10 @@ class ByteConverter(ByteLM):
     def specials(self) -> Mapping[str, int]:
         return self._specials
 
+    @property
+    def ends(self) -> set[str]:
+        return {name for name, i in self._specials.items() if i in self.lm.eos_ids}
+
     def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> ConvertedState:
         begun = [self._begin(parts) for parts in contexts]
         bases = advance([beam for beam, _ in begun], [unscored for _, unscored in begun])
@@ -135,7 +139,7 @@ class ByteConverter(ByteLM):
 
     def _context_tokens(self, context: Context) -> tuple[list[int], bytes]:
         """Ids up to the last special symbol, and the bytes after it. The dummy blank stands at
-        the very start only: fill-in-the-middle models are trained without it after a marker."""
+        the very start only: a template for infilling says where else it does."""
         tokens: list[int] = []
         text = self.dummy_prefix
         for part in context:

@@ -95,6 +95,24 @@ class Ensemble(ByteLM):
         first, *others = (lm.specials for lm in self.members)
         return {name: i for name, i in first.items() if all(name in other for other in others)}
 
+    @property
+    def ends(self) -> set[str] | None:
+        """The symbols that end a text of every member."""
+        told = [lm.ends for lm in self.members]
+        known = [set(ends) for ends in told if ends is not None]
+        return set.intersection(*known) if len(known) == len(told) else None
+
+    @property
+    def dummy_prefix(self) -> bytes:  # type: ignore[override]
+        """That of every member; `BytelmError` if they differ."""
+        found = {lm.dummy_prefix for lm in self.members}
+        if len(found) > 1:
+            raise BytelmError(
+                "some members of this ensemble put a dummy blank before a text and others do not, "
+                "so no prompt for infilling is right for all: infill with one of them"
+            )
+        return found.pop()
+
     def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> EnsembleState:
         """Bytes of a context are read as text, so that they too move the weights of `bayes` and
         `switch`; special symbols, and what a member reads as a source, are nothing a member gave a

@@ -1,8 +1,7 @@
 """Filling a gap between a prefix and a suffix, with any `ByteLM`.
 
-A model trained to infill is asked in its own format: the formats are data (`TEMPLATES`), chosen by
-the special symbols the model has. Special symbols are contexts, never text, so no prefix or suffix
-can forge one.
+A model trained to infill is asked in its own format (`fim_templates.py`), chosen by the special
+symbols the model has, or given.
 
 Any other model is asked exactly: P(middle | prefix, suffix) is proportional to
 P(prefix middle suffix), so middles sampled from the model as continuations of the prefix, cut at
@@ -15,78 +14,72 @@ which its joint cannot exceed, is already below the best joint found.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral
-from types import MappingProxyType
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 
 from bytelm.errors import BytelmError, unknown_name
+from bytelm.lm.fim_templates import TEMPLATES as TEMPLATES
+from bytelm.lm.fim_templates import Order, Template, family_of, read_template
 from bytelm.lm.generate import generate
 from bytelm.lm.protocol import ByteLM, ContextLike, require_possible
 from bytelm.lm.sampling import Sampling
 from bytelm.lm.utf8 import utf8_between
 from bytelm.vocab import END
 
-Order = Literal["psm", "spm"]
-PREFIX, SUFFIX = "{prefix}", "{suffix}"
+NO_TEMPLATE = (
+    "the model has none of the formats for infilling, so middles sampled after the prefix are "
+    'compared by their exact probability (template "none")'
+)
+NONE = "none"  # the name of no template: compare middles by their probability
 SAMPLES = 16  # continuations of the prefix from which middles are cut
 _ROUNDS = 16  # of comparing middles
 _NEGLIGIBLE = 16.0  # nats: what is less probable by that much is not chosen at temperature 1
 
 
-@dataclass(frozen=True)
-class Template:
-    """One model family's format. PREFIX and SUFFIX stand for the texts, everything else names a
-    special symbol; what follows is the middle. In `spm` the prefix comes last and runs on into the
-    middle; None where the family was not trained on it."""
-
-    psm: tuple[str, ...]
-    spm: tuple[str, ...] | None
-
-    @property
-    def symbols(self) -> set[str]:
-        """The special symbols a model needs to know this format."""
-        return set(self.psm) - {PREFIX, SUFFIX}
-
-    def fill(
-        self, order: Order, *, prefix: bytes, suffix: bytes
-    ) -> tuple[list[bytes | str], bytes]:
-        """(context, prompt) after which the middle follows."""
-        parts = self.psm if order == "psm" else self.spm
-        if parts is None:
-            raise BytelmError("this model's family was not trained on the order spm: use psm")
-        prompt = b""
-        if parts[-1] == PREFIX:
-            parts, prompt = parts[:-1], prefix
-        texts: dict[str, bytes] = {PREFIX: prefix, SUFFIX: suffix}
-        return [texts.get(part, part) for part in parts], prompt
-
-
-def _template(pre: str, suf: str, mid: str, *, spm: bool) -> Template:
-    """PRE prefix SUF suffix MID; spm: PRE SUF suffix MID prefix (Bavarian et al. 2022, SPM2)."""
-    swapped = (pre, suf, SUFFIX, mid, PREFIX) if spm else None
-    return Template((pre, PREFIX, suf, SUFFIX, mid), swapped)
-
-
-TEMPLATES: Mapping[str, Template] = MappingProxyType(
-    {
-        "bytelm": _template("fim_prefix", "fim_suffix", "fim_middle", spm=True),
-        "codellama": _template("▁<PRE>", "▁<SUF>", "▁<MID>", spm=True),
-        "starcoder": _template("<fim_prefix>", "<fim_suffix>", "<fim_middle>", spm=True),
-        "deepseek": _template("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", spm=False),
-        "qwen": _template("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", spm=False),
-    }
-)
-
-
 def find_template(lm: ByteLM) -> Template | None:
-    """The format the model was trained to infill in, by its special symbols; None = in none."""
-    return next((t for t in TEMPLATES.values() if t.symbols <= lm.specials.keys()), None)
+    """The format of the family that the model's special symbols are those of; None = of none. A
+    model may have the symbols of its family without having been trained to infill."""
+    found = family_of(lm.specials)
+    return None if found is None else _for_model(found, lm)
+
+
+def choose_template(lm: ByteLM, template: Template | str | None) -> Template | None:
+    """The format in which `infill` asks the model; None = it compares middles.
+
+    template: as in `infill`. `BytelmError` if it is unknown, names a symbol that the model does not
+    have, or an end that does not end the model's texts.
+    """
+    if template is None:
+        return find_template(lm)
+    if template == NONE:
+        return None
+    chosen = template if isinstance(template, Template) else read_template(template)
+    for symbol in sorted(chosen.symbols):
+        if symbol not in lm.specials:
+            raise BytelmError(
+                f"template {chosen.name} does not fit this model: "
+                + unknown_name("special symbol", symbol, lm.specials)
+            )
+    for name in chosen.ends_of(lm.specials):
+        if lm.ends is not None and name not in lm.ends:
+            raise BytelmError(
+                f"template {chosen.name} ends a middle with {name!r}, which does not end the texts "
+                f"of this model as it is loaded: load it with ends=[{name!r}]"
+            )
+    return _for_model(chosen, lm)
+
+
+def _for_model(template: Template, lm: ByteLM) -> Template:
+    """The template with the dummy blank of the model's tokenizer."""
+    blank = lm.dummy_prefix if template.has_blank else b""
+    return replace(template, blank=blank) if blank else template
 
 
 def infill(
@@ -102,22 +95,28 @@ def infill(
     seed: int = 0,
     utf8: bool = False,
     context: ContextLike = None,
-    order: Order = "psm",
+    template: Template | str | None = None,
+    order: Order | None = None,
     candidates: int = 64,
     suffix_bytes: int = 256,
 ) -> bytes:
     """The bytes between `prefix` and `suffix`.
 
+    A model without a format for infilling is asked by comparing middles, which is said by a
+    `UserWarning`: template="none" asks for it.
+
     temperature, top_k, top_p, min_p, seed, utf8   as in `generate`
     context      what stands before the prefix, or the source that an encoder reads
-    order        psm or spm, for models trained to infill
+    template     the format in which to ask: a family of `TEMPLATES`, a TOML file, a `Template`, or
+                 "none" to compare middles; default: the family whose special symbols the model has
+    order        psm or spm, for models trained to infill; default: the family's own
     candidates   for other models: how many middles are compared at a time by their exact joint
                  probability, until no other can be better, and at most 16 times;
                  `temperature` then applies to the choice among them (0 = the most probable)
     suffix_bytes for other models: they are compared by this much of the suffix, because each costs
                  a forward over it
     """
-    if order not in get_args(Order):
+    if order is not None and order not in get_args(Order):
         raise BytelmError(unknown_name("order", order, get_args(Order)))
     (prefix, suffix), _ = lm.checked("prefix or suffix", [prefix, suffix], None)
     numbers = (candidates, suffix_bytes, max_bytes)
@@ -127,8 +126,10 @@ def infill(
             "candidates and suffix_bytes must be at least 1 and max_bytes at least 0, whole, not "
             f"{candidates}, {suffix_bytes} and {max_bytes}"
         )
-    template = find_template(lm)
-    if template is None and suffix:
+    chosen = choose_template(lm, template)
+    if chosen is None and suffix:
+        if template is None:
+            warnings.warn(NO_TEMPLATE, stacklevel=2)
         sampling = Sampling(temperature=temperature or 1.0, top_k=top_k, top_p=top_p, min_p=min_p)
         found = _propose(
             lm, prefix, suffix, max_bytes, sampling=sampling, seed=seed, utf8=utf8, context=context
@@ -137,8 +138,8 @@ def infill(
         middles, scores = _compare(found, compare, candidates, temperature)
         return _choose(middles, scores, temperature, seed)
     prompt, constraint = prefix, None
-    if template is not None:
-        filled, prompt = template.fill(order, prefix=prefix, suffix=suffix)
+    if chosen is not None:
+        filled, prompt = chosen.fill(order, prefix=prefix, suffix=suffix)
         context = [*_parts(context), *filled]
         constraint = utf8_between(prefix, suffix) if utf8 else None
     return generate(

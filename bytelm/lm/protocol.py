@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -180,6 +180,13 @@ class ByteLM(ABC):
     # Whether a context of bytes is the beginning of the text; else it is a source of its own, which
     # an encoder reads.
     context_is_text: bool = True
+    # What the model's tokenizer puts before a text and which is not part of it (the dummy blank).
+    dummy_prefix: bytes = b""
+
+    @property
+    def ends(self) -> Collection[str] | None:
+        """Names of the special symbols that end a text; None if the model does not tell."""
+        return None
 
     @property
     def specials(self) -> Mapping[str, int]:

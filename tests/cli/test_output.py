@@ -110,14 +110,14 @@ def test_written_bytes_come_as_json_that_holds_any_bytes(runs, bytelm):
     assert base64.b64decode(found["base64"]) == expected and found["bytes"] == len(expected)
     (runs / "brief").write_bytes(b"sea")
     files = ["--prefix-file", runs / "brief", "--suffix-file", runs / "brief"]
-    found = json.loads(
-        bytelm("infill", runs / "flat", *files, *LIMITS, "--candidates", 3, "--json")[0]
-    )
+    out, err = bytelm("infill", runs / "flat", *files, *LIMITS, "--candidates", 3, "--json")
+    assert "none of the formats for infilling" in err
+    found = json.loads(out)
     expected = infill(
         load(runs / "flat"), prefix=b"sea", suffix=b"sea", max_bytes=12, seed=3, temperature=0.8,
-        candidates=3,
+        candidates=3, template="none",
     )  # fmt: skip
-    assert base64.b64decode(found["base64"]) == expected
+    assert base64.b64decode(found["base64"]) == expected and found["template"] is None
 
 
 @given(st.binary())

@@ -10,6 +10,7 @@ import pytest
 from bytelm.lm.generate import generate
 from bytelm.loading import load
 from tests.exact import test_huggingface as models
+from tests.exact import test_starts as starts
 
 from .conftest import TEXT
 
@@ -125,6 +126,41 @@ def test_infill_writes_the_middle(runs, bytelm, model):
     assert bytelm("infill", runs / model, *files, "--max-bytes", 6, "--candidates", 5)[0] == out
 
 
+def test_infilling_says_in_which_format_it_asked(runs, bytelm):
+    (runs / "short").write_bytes(b"abc")
+    files = ["--prefix-file", runs / "short", "--suffix-file", runs / "short", "--max-bytes", 3]
+    for model, options, template, said in (
+        ("fim", [], "bytelm", False),
+        ("fim", ["--template", "bytelm", "--order", "spm"], "bytelm", False),
+        ("fim", ["--template", "none"], None, False),
+        ("flat", ["--template", "none"], None, False),
+        ("flat", [], None, True),
+    ):
+        out, err = bytelm("infill", runs / model, *files, *options, "--json")
+        assert json.loads(out)["template"] == template
+        assert ("none of the formats for infilling" in err) == said
+
+
+def test_a_template_and_ends_of_one_s_own_reach_a_converted_model(tmp_path, runs, bytelm):
+    """Symbols 257 to 261; `<E>`, which no file lists as an end, follows the middle."""
+    names = ["<s>", "</s>", "<A>", "<B>", "<C>", "<E>"]
+    follows = {260: ord("x"), ord("x"): 261, ord("y"): 261}
+    starts.bigram_llama(262, follows).save_pretrained(tmp_path)
+    words = starts.tokenizer(names, bos_token="<s>", eos_token="</s>")
+    words.save_pretrained(tmp_path)
+    (tmp_path / "mine.toml").write_text(
+        'psm = ["<A>", "{prefix}", "<B>", "{suffix}", "<C>"]\nends = ["<E>"]'
+    )
+    (runs / "short").write_bytes(b"f(")
+    files = ["--prefix-file", runs / "short", "--suffix-file", runs / "short", "--temperature", 0]
+    out, err = bytelm("infill", tmp_path, *files, "--template", tmp_path / "mine.toml", "--json")
+    assert (json.loads(out)["text"], json.loads(out)["template"]) == ("x", "mine")
+    assert "none of the formats" not in err
+    limits = ["--prompt", "y", "--max-bytes", 4, "--temperature", 0]
+    for end in ([], ["--end", "<E>"], ["--end", "261"]):
+        assert len(bytelm("generate", tmp_path, *limits, *end)[0]) == (0 if end else 4)
+
+
 def test_chunks_show_where_the_model_cuts(runs, bytelm, tmp_path):
     page = tmp_path / "page.html"
     out, err = bytelm("chunks", runs / "hnet", runs / "text", "--html", page)
@@ -182,6 +218,20 @@ def test_an_option_reaches_those_members_of_an_ensemble_that_take_it(converted, 
     ("arguments", "message"),
     [
         (["next", "{runs}/flat", "--mode", "all"], "mode is not an option"),
+        (["next", "{runs}/flat", "--end", "eos"], "ends is not an option"),
+        (
+            [
+                "infill",
+                "{runs}/flat",
+                "--prefix-file",
+                "{runs}/text",
+                "--suffix-file",
+                "{runs}/text",
+                "--template",
+                "bytelm",
+            ],
+            "template bytelm does not fit this model: unknown special symbol 'fim_middle'",
+        ),
         (["next", "{runs}/flat", "--device", "gpu"], "unknown device 'gpu'; did you mean 'cpu'?"),
         (["eval", "{runs}/missing", "{runs}/text"], "no model at"),
         (["eval", "{runs}/flat", "{runs}/missing"], "missing"),

@@ -14,6 +14,8 @@ from tests.exact.test_converter import MODES
 from tests.lm.contract import Case, hnet, ngram
 from tests.lm.test_contract import *  # noqa: F403  (the contract)
 
+pytestmark = pytest.mark.filterwarnings("ignore:the model has none of the formats")
+
 
 def tiny_llama() -> ByteLM:
     pytest.importorskip("transformers")

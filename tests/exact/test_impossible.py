@@ -24,6 +24,8 @@ from tests.exact.tiny import random_lm
 from tests.lm.contract import ngram, transformer
 from tests.lm.impossible import check_impossible
 
+pytestmark = pytest.mark.filterwarnings("ignore:the model has none of the formats")
+
 few = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 TEXT = st.lists(st.sampled_from([b"a", b"b", b"c", b"ab", b"abc", b"z"]), max_size=6).map(b"".join)
 

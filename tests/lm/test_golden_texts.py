@@ -16,6 +16,8 @@ from bytelm.lm.protocol import ByteLM
 from tests.exact.test_converter import MODES
 from tests.lm.contract import ensemble, hnet, ngram, transformer
 
+pytestmark = pytest.mark.filterwarnings("ignore:the model has none of the formats")
+
 GOLDEN = Path(__file__).with_name("golden_texts.json")
 MODELS: dict[str, Callable[[], ByteLM]] = {
     "ngram": ngram,

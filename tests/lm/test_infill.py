@@ -16,6 +16,8 @@ from bytelm.lm.protocol import ByteLM
 from bytelm.lm.utf8 import utf8_between
 from tests.lm.contract import transformer
 
+COMPARED = {"template": "none"}  # for models without a format, which is otherwise said
+
 
 class Recorder(ByteLM):
     """Knows some special symbols, notes what it is started with, and always ends."""
@@ -46,9 +48,11 @@ def test_our_formats_are_those_of_training():
 def test_a_models_symbols_choose_its_format(name):
     lm = Recorder("<pad>", *TEMPLATES[name].symbols)
     assert find_template(lm) is TEMPLATES[name]
-    assert infill(lm, prefix=b"a", suffix=b"z", max_bytes=9, temperature=0) == b"mid"
+    filled = TEMPLATES[name].fill(prefix=b"a", suffix=b"z")
+    expected = generate(lm.inner, filled[1], max_bytes=9, temperature=0)
+    assert infill(lm, prefix=b"a", suffix=b"z", max_bytes=9, temperature=0) == expected
     ((prompts, context),) = lm.started
-    assert prompts == [b""] and context[0][1] == b"a" and context[0][3] == b"z"
+    assert (context, prompts) == ([tuple(filled[0])], [filled[1]])
 
 
 def test_orders_a_family_never_saw_are_refused():
@@ -56,6 +60,13 @@ def test_orders_a_family_never_saw_are_refused():
         infill(Recorder(*TEMPLATES["qwen"].symbols), prefix=b"a", suffix=b"b", order="spm")
     with pytest.raises(BytelmError, match="did you mean 'psm'"):
         infill(Recorder(), prefix=b"a", suffix=b"b", order="psn")
+
+
+def test_a_model_without_a_format_is_told_of_unless_that_was_asked_for():
+    lm = NgramLM.train([b"(a)", b"(b)"] * 5, order=3)
+    with pytest.warns(UserWarning, match="none of the formats"):
+        said = infill(lm, prefix=b"(", suffix=b")", max_bytes=1, temperature=0)
+    assert said == infill(lm, prefix=b"(", suffix=b")", max_bytes=1, temperature=0, **COMPARED)
 
 
 def test_text_that_spells_a_symbol_stays_text():
@@ -73,10 +84,17 @@ def test_untrained_models_find_the_middle_that_fits_both_sides():
     )
     for seed in range(3):
         middle = infill(
-            lm, prefix=b"left ", suffix=b"right. ", max_bytes=8, temperature=0, seed=seed
+            lm,
+            prefix=b"left ",
+            suffix=b"right. ",
+            max_bytes=8,
+            temperature=0,
+            seed=seed,
+            **COMPARED,
         )
         assert middle == b"one "
-    assert infill(lm, prefix=b"left one ", suffix=b"right. ", max_bytes=8, temperature=0) == b""
+    arguments = {"prefix": b"left one ", "suffix": b"right. "}
+    assert infill(lm, max_bytes=8, temperature=0, **arguments, **COMPARED) == b""
 
 
 def test_the_comparison_is_the_exact_joint_probability():
@@ -89,7 +107,10 @@ def test_the_comparison_is_the_exact_joint_probability():
 
 def test_middles_are_chosen_in_proportion_to_their_probability():
     lm = NgramLM.train([b"(a)", b"(b)", b"(b)", b"(b)"] * 30, order=3)
-    found = [infill(lm, prefix=b"(", suffix=b")", max_bytes=1, seed=seed) for seed in range(200)]
+    found = [
+        infill(lm, prefix=b"(", suffix=b")", max_bytes=1, seed=seed, **COMPARED)
+        for seed in range(200)
+    ]
     joint = score_middles(lm, b"(", b")", [b"a", b"b"])
     expected = 1 / (1 + math.exp(joint[0] - joint[1]))
     assert abs(found.count(b"b") / 200 - expected) < 0.12
@@ -99,7 +120,8 @@ def test_middles_are_chosen_in_proportion_to_their_probability():
 def test_utf8_middles_complete_the_characters_on_both_sides():
     word = "aßéß".encode()
     lm = NgramLM.train([word] * 30, order=4)
-    middle = infill(lm, prefix=word[:2], suffix=word[4:], max_bytes=3, utf8=True, temperature=0)
+    borders = {"prefix": word[:2], "suffix": word[4:]}
+    middle = infill(lm, max_bytes=3, utf8=True, temperature=0, **borders, **COMPARED)
     assert word[:2] + middle + word[4:] == word
 
 
@@ -116,7 +138,7 @@ def test_the_middle_of_the_best_joint_wins_however_many_short_ones_look_better()
     lm = NgramLM.train([b"(" + gap + b") end of it. "] * 40 + [b") x ", b"e) y "] * 3, order=6)
     arguments = {"prefix": b"(", "suffix": b") end of it. "}
     for count in (1, 4, 64):
-        found = infill(lm, max_bytes=40, temperature=0, candidates=count, **arguments)
+        found = infill(lm, max_bytes=40, temperature=0, candidates=count, **arguments, **COMPARED)
         assert found == gap
     joint = score_middles(lm, b"(", b") end of it. ", [gap, b""])
     assert joint[0] > joint[1] + 10
@@ -153,4 +175,4 @@ def test_between_two_texts_utf8_is_what_decodes(text, data):
 def test_a_suffix_that_no_middle_can_reach_is_an_error():
     lm = convert(TabularLM(lambda h: [0.5, 0.3, 0.2], [b"a", b"b", None], eos_ids={2}))
     with pytest.raises(BytelmError, match="suffix probability zero"):
-        infill(lm, prefix=b"a", suffix=b"z", max_bytes=3)
+        infill(lm, prefix=b"a", suffix=b"z", max_bytes=3, **COMPARED)

@@ -150,8 +150,11 @@ def is_hugging_face(model: Any) -> bool:
 
 
 def _eos_ids(model: Any, tables: TokenizerTables) -> set[int]:
-    """The tokenizer's end symbols and the model's own, as far as they are special tokens."""
-    named = model.config.eos_token_id
-    listed = [named] if isinstance(named, int) else (named or [])
+    """What ends a text by the tokenizer, the model's configuration and the one for generation, as
+    far as they are special tokens: chat models list the end of a turn in the last alone."""
+    listed: set[int] = set()
+    for config in (model.config, model.generation_config):
+        named = getattr(config, "eos_token_id", None)
+        listed |= {named} if isinstance(named, int) else set(named or ())
     special = {i for i, data in enumerate(tables.vocab_bytes) if data is None}
-    return (tables.eos_ids | set(listed)) & special
+    return (tables.eos_ids | listed) & special

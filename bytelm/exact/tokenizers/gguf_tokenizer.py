@@ -20,6 +20,7 @@ from bytelm.exact.tokenizers.tables import (
     merge_encoder,
     piece_bytes,
 )
+from bytelm.lm.fim_templates import MARKERS
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -48,6 +49,14 @@ EXPRESSIONS: dict[str, tuple[str, ...]] = {
 # byte-level pre-tokenizers whose files put BOS before a text unless they say otherwise (llama.cpp)
 _ADDING_BOS = (
     "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "tekken", "lfm2"
+)  # fmt: skip
+# what ends a text besides EOS: ends of turns and messages, and of middles (llama.cpp)
+_ENDS = tuple(
+    f"tokenizer.ggml.{kind}_token_id" for kind in ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+)
+# ends of turns by name (llama.cpp): no generation_config.json lists them here
+_TURN_ENDS = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|eom_id|>", "<|end_of_text|>", "<EOT>"
 )  # fmt: skip
 _WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3")  # a piece that is a token is that token
 
@@ -94,7 +103,12 @@ def read_gguf_tokenizer(metadata: dict[str, Any]) -> TokenizerTables:
             )
     by_default = kind == "llama" or metadata.get("tokenizer.ggml.pre") in _ADDING_BOS
     adds = metadata.get("tokenizer.ggml.add_bos_token", by_default)
-    tables.set_ends(added=[bos] if adds and bos is not None else [], bos=bos, eos=eos)
+    more = [metadata[key] for key in _ENDS if key in metadata]
+    more += [tables.specials[name] for name in _TURN_ENDS if name in tables.specials]
+    for i in more:
+        if not 0 <= i < len(tokens):
+            raise CheckpointError(f"the file's end id {i} is not one of its {len(tokens)} tokens")
+    tables.set_ends(added=[bos] if adds and bos is not None else [], bos=bos, eos=eos, more=more)
     return tables
 
 
@@ -104,7 +118,7 @@ def _place_specials(
     """Specials lose their bytes. Returns the added tokens that are text, bytes -> ids."""
     added: dict[bytes, int] = {}
     for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):
-        marker = kind == _USER_DEFINED and is_marker(token)
+        marker = token in MARKERS or (kind == _USER_DEFINED and is_marker(token))
         if kind == _CONTROL or marker:
             tables.specials[token] = i
         if kind in (_UNKNOWN, _CONTROL, _UNUSED) or marker:

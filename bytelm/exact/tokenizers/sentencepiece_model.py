@@ -16,6 +16,7 @@ import sentencepiece
 
 from bytelm.errors import DataError
 from bytelm.exact.tokenizers.tables import TokenizerTables, character_encoder, piece_bytes
+from bytelm.lm.fim_templates import MARKERS
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 # NormalizerSpec: name = "identity", add_dummy_prefix = 0, remove_extra_whitespaces = 0
@@ -76,13 +77,15 @@ def read_sentencepiece(path: str | Path) -> TokenizerTables:
         raise DataError(f"{path} is not a SentencePiece model") from error
     if trainer.get(24):
         raise DataError(f"{path} writes blanks as suffixes, which is not supported")
+    # markers of infilling are normal pieces in some files (Code Llama), and no text all the same
+    types = [_CONTROL if p in MARKERS else t for p, t in zip(pieces, types, strict=True)]
     without_bytes = (_UNKNOWN, _CONTROL, _UNUSED)
     tables = TokenizerTables(
         [None if t in without_bytes else piece_bytes(p) for p, t in zip(pieces, types, strict=True)]
     )
-    tables.specials = {p: i for i, (p, t) in enumerate(zip(pieces, types, strict=True)) if t == 3}
+    tables.specials = {p: i for i, p in enumerate(pieces) if types[i] == _CONTROL}
     tables.dummy_prefix = b" " if not normaliser or normaliser[0].get(3, 1) else b""
-    plain = b"".join(f.raw for f in fields if f.number != 3)
+    plain = b"".join(_as_control(f) if _is_marker(f) else f.raw for f in fields if f.number != 3)
     plain += b"\x1a" + bytes([len(_IDENTITY)]) + _IDENTITY
     processor = sentencepiece.SentencePieceProcessor(model_proto=plain)
     unknown = processor.unk_id()
@@ -91,6 +94,17 @@ def read_sentencepiece(path: str | Path) -> TokenizerTables:
     # the file says nothing of it, but every model with such a BOS is trained with it
     tables.set_ends(added=[bos] if bos >= 0 else [], eos=eos if eos >= 0 else None)
     return tables
+
+
+def _is_marker(field: _Field) -> bool:
+    return field.number == 1 and bytes(_message(field)[1]).decode() in MARKERS  # type: ignore[arg-type]
+
+
+def _as_control(field: _Field) -> bytes:
+    """The piece as one that no text is written with; of a field given twice the last counts."""
+    value = _bytes(field) + bytes([3 << 3, _CONTROL])
+    assert len(value) < 128, "a marker's name is short"
+    return bytes([1 << 3 | 2, len(value)]) + value
 
 
 def _message(field: _Field) -> dict[int, int | bytes]:

@@ -9,11 +9,11 @@ where a tokenizer would have rewritten it, its canonical encodings are those of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from bytelm.errors import BytelmError, CheckpointError
+from bytelm.errors import BytelmError, CheckpointError, unknown_name
 from bytelm.exact.tokenizers.bpe import BytePairs
 from bytelm.exact.tokenizers.encoders import (
     CharacterEncoder,
@@ -22,6 +22,7 @@ from bytelm.exact.tokenizers.encoders import (
 )
 from bytelm.exact.tokenizers.piece_automaton import PieceAutomaton
 from bytelm.exact.tokenizers.pretokenized import PretokenizedBPE
+from bytelm.lm.fim_templates import MARKERS, family_of
 
 BLANK = "\u2581"  # SentencePiece's visible blank
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -64,6 +65,24 @@ class TokenizerTables:
             )
         return self.encoder
 
+    def with_ends(self, ends: Iterable[int | str]) -> TokenizerTables:
+        """These tables with further special tokens, ids or names, that end a text. `BytelmError`
+        for one that is none."""
+        found = set()
+        for end in ends:
+            if isinstance(end, str) and end not in self.specials:
+                raise BytelmError(unknown_name("special symbol", end, self.specials))
+            i = self.specials[end] if isinstance(end, str) else end
+            if not 0 <= i < len(self.vocab_bytes):
+                raise BytelmError(f"end id {i} is not one of the model's {len(self.vocab_bytes)}")
+            if self.vocab_bytes[i] is not None:
+                raise BytelmError(
+                    f"end id {i} is the text {self.vocab_bytes[i]!r}, and only special tokens end "
+                    "a text: to end at a text, give stop=[...]"
+                )
+            found.add(i)
+        return replace(self, eos_ids=self.eos_ids | found)
+
     def of_size(self, size: int) -> TokenizerTables:
         """These tables for a model that predicts `size` ids: special tokens beyond them (a padding
         token added for fine-tuning) are dropped, ids that no token has are padding.
@@ -89,15 +108,26 @@ class TokenizerTables:
         )
 
     def set_ends(
-        self, *, added: Sequence[int] = (), bos: int | None = None, eos: int | None = None
+        self,
+        *,
+        added: Sequence[int] = (),
+        bos: int | None = None,
+        eos: int | None = None,
+        more: Iterable[int] = (),
     ) -> None:
         """Set what stands before a text, and what ends one.
 
         added: ids that the tokenizer itself puts before every text. If it puts none there, a text
         begins after what separates documents in training: a separator by name, else EOS, else BOS;
         but not a marker of turns in a conversation, which some chat models call EOS or BOS.
+
+        more: ids that end a text besides EOS, `<|endoftext|>` and what ends a middle in the family
+        of infilling models whose symbols these are. Of all of them, special tokens count.
         """
-        ends = [i for i in (eos, self.specials.get("<|endoftext|>")) if i is not None]
+        family = family_of(self.specials)
+        known = ["<|endoftext|>", *(family.ends_of(self.specials) if family else ())]
+        ends = [*more, *(self.specials[name] for name in known if name in self.specials)]
+        ends += [] if eos is None else [eos]
         self.eos_ids = {i for i in ends if self.vocab_bytes[i] is None}
         named = [self.specials.get(name) for name in (*_SEPARATORS, *_BEGINNINGS)]
         names = {i: name for name, i in self.specials.items()}
@@ -140,7 +170,7 @@ def piece_bytes(piece: str) -> bytes:
 def is_marker(content: str) -> bool:
     """Whether an added token that its file does not call special is a marker all the same
     (`<tool_call>`, `<|fim_prefix|>`, `[INST]`)."""
-    return _MARKER.fullmatch(content) is not None
+    return content in MARKERS or _MARKER.fullmatch(content) is not None
 
 
 def merge_encoder(
