@@ -20,6 +20,8 @@ _PUBLIC = {
     "Ensemble": "bytelm.lm.ensemble",
     "GenerateOptions": "bytelm.lm.options",
     "Generation": "bytelm.lm.generation",
+    "ModelDrafter": "bytelm.lm.model_draft",
+    "PromptLookup": "bytelm.lm.draft",
     "Recipe": "bytelm.recipe",
     "TokenLM": "bytelm.exact",
     "build": "bytelm.training",
@@ -40,7 +42,9 @@ if TYPE_CHECKING:
     from bytelm.data import Corpus as Corpus
     from bytelm.exact import TokenLM as TokenLM
     from bytelm.exact import convert as convert
+    from bytelm.lm.draft import PromptLookup as PromptLookup
     from bytelm.lm.generation import Generation as Generation
+    from bytelm.lm.model_draft import ModelDrafter as ModelDrafter
     from bytelm.lm.options import GenerateOptions as GenerateOptions
     from bytelm.lm.protocol import ByteLM as ByteLM
     from bytelm.lm.protocol import ByteState as ByteState

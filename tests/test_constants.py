@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import bytelm
+from bytelm.lm.draft import PromptLookup
 from bytelm.lm.generate import generate_batch
 from tests.exact.test_converter import MODES
 from tests.lm import subwords
@@ -71,6 +72,13 @@ def written_alone() -> Tensor:
     return torch.tensor([[row.logprob, *row.data.ljust(71, b".")] for row in rows])
 
 
+def drafted() -> Tensor:
+    lm = transformer(window=200, stride=100)
+    options = {"max_bytes": 12, "temperature": 0, "draft": PromptLookup(shortest=1)}
+    rows = generate_batch(lm, [TEXT[:30], b"the th"], **options)
+    return torch.tensor([list(row.data.ljust(12, b".")) for row in rows])
+
+
 def fed() -> Tensor:
     """log P after pieces of several lengths, asked each time."""
     lm, found = transformer(layers=1, window=30, stride=10), []
@@ -114,6 +122,7 @@ CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.lm.decoder.MOST_UNREAD": ((0, 2, 5, 10**6), read_ahead),
     "bytelm.lm.subword._BATCH_LOGITS": ((1, 9000, 10**9), subword_tokens),
     "bytelm.lm.generation._SHORT": ((1, 5, 10**6), written),
+    "bytelm.lm.speculative._FIRST_REACH": ((1, 3, 100), drafted),
     "bytelm.lm.running_logprob.POSITIONS_PER_STEP": ((0, 1, 4, 10**6), fed),
     "bytelm.exact.advance._ROWS_PER_CALL": ((1, 2, 5, 10**6), converted),
     "bytelm.exact.advance._PREFETCH_FROM": ((1, 10**6), converted),

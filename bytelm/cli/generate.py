@@ -3,6 +3,7 @@
 They go to stdout as they come; what concerns the person at the terminal goes to stderr.
 """
 
+import difflib
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bytelm.cli.common import Json, Model, ModelOptions, open_model, with_model_options
+from bytelm.cli.common import (
+    Json,
+    Model,
+    ModelOptions,
+    complete_models,
+    open_model,
+    with_model_options,
+)
 from bytelm.cli.inputs import (
     ContextFile,
     ContextText,
@@ -23,11 +31,14 @@ from bytelm.cli.inputs import (
     require_one_stdin,
 )
 from bytelm.cli.output import json_of_bytes, note, print_json, write_bytes
-from bytelm.errors import BytelmError
+from bytelm.errors import BytelmError, CheckpointError
+from bytelm.model_paths import require_model
 
 if TYPE_CHECKING:
     from bytelm.lm.constraint import Constraint
+    from bytelm.lm.draft import PromptLookup
     from bytelm.lm.fim_templates import Template
+    from bytelm.lm.model_draft import ModelDrafter
     from bytelm.lm.options import GenerateKeywords
     from bytelm.lm.protocol import ContextLike
 
@@ -45,6 +56,7 @@ Stop = Annotated[
     list[str] | None,
     typer.Option(help=r"End before this text; \n, \t and \xNN are understood; may be repeated."),
 ]
+_LOOKUP = "ngram"  # the draft that needs no model
 
 
 def register(app: typer.Typer) -> None:
@@ -96,6 +108,17 @@ def generate(
         list[str] | None,
         typer.Option(help="A special symbol that stands before the prompt; may be repeated."),
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            help="Who proposes bytes, so that one call of the model checks several: ngram (what "
+            "followed the same words before) or a small MODEL.",
+            autocompletion=complete_models,
+        ),
+    ] = None,
+    draft_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Bytes proposed at once at most; default: 32.")
+    ] = None,
     json: Json = False,
     *,
     options: ModelOptions,
@@ -121,6 +144,11 @@ def generate(
         "beams": beams,
         "length_penalty": length_penalty,
     }
+    lookup = _check_draft(draft, draft_bytes)
+    if lookup is not None:
+        wanted["draft"] = lookup
+        if draft_bytes is not None:
+            wanted["draft_bytes"] = draft_bytes
     GenerateOptions(**wanted)  # mistakes show before torch loads
     begin, before = prompt_and_context(prompt, prompt_file, context, context_file)
     from bytelm.lm.generate import generate as write
@@ -128,6 +156,8 @@ def generate(
     if chat:
         options, begin = _chat(model, options, begin, idle=bool(special or before))
     lm = open_model(model, options)
+    if draft is not None and draft != _LOOKUP:
+        wanted["draft"] = _drafting_model(Path(draft), options)
     given: ContextLike = [before or b"", *special] if special else before
     if json:
         print_json(json_of_bytes(write(lm, begin, context=given, **wanted)))
@@ -135,6 +165,32 @@ def generate(
         write_bytes([write(lm, begin, context=given, **wanted)])
     else:
         write_bytes(write(lm, begin, context=given, stream=True, **wanted))
+
+
+def _check_draft(draft: str | None, draft_bytes: int | None) -> "PromptLookup | None":
+    """A drafter in the place of the one that --draft asks for; `BytelmError` if it cannot be."""
+    if draft is None:
+        if draft_bytes is not None:
+            raise BytelmError("--draft-bytes needs a draft: add --draft ngram, or --draft MODEL")
+        return None
+    from bytelm.lm.draft import PromptLookup
+
+    if draft != _LOOKUP:
+        try:
+            require_model(Path(draft))
+        except CheckpointError as error:
+            near = difflib.get_close_matches(draft, [_LOOKUP], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"{_LOOKUP} or a model"
+            raise BytelmError(f"--draft: {error} ({hint})") from None
+    return PromptLookup()
+
+
+def _drafting_model(path: Path, options: ModelOptions) -> "ModelDrafter":
+    """The model at `path` as a drafter, on the device of the other."""
+    from bytelm.lm.model_draft import ModelDrafter
+    from bytelm.loading import load
+
+    return ModelDrafter(load(path, device=options.device))
 
 
 def _chat(

@@ -65,10 +65,12 @@ class InPlace(Decoding):
     """
 
     def __init__(self, state: DecoderState):
-        self._take(state)
+        self._taken: DecoderState | None = state  # rows that were not fed yet
+        self._logprobs = state.logprobs().cpu()
 
     def _take(self, state: DecoderState) -> None:
         state = state.caught_up()
+        self._taken = None
         self._lm, self._rows, self._logprobs = state._lm, state._rows, state.logprobs().cpu()
         self._stepper = self._lm.model.stepper(state._state, state.rows)
         self._written = bytearray()  # one byte per row and step
@@ -79,6 +81,8 @@ class InPlace(Decoding):
         return self._logprobs
 
     def feed(self, data: Sequence[bytes]) -> None:
+        if self._taken is not None:
+            self._take(self._taken)
         check_pieces(data, len(self._rows))
         fed = b"".join(data)
         if self._left == 0 or any(len(piece) != 1 for piece in data):
@@ -90,6 +94,8 @@ class InPlace(Decoding):
         self._rows, self._logprobs = without_impossible(self._rows, data, found)
 
     def state(self) -> DecoderState:
+        if self._taken is not None:
+            return self._taken
         count = len(self._rows)
         rows = tuple(
             row.append_unscored(self._lm, bytes(self._written[b::count]))

@@ -11,6 +11,7 @@ from typing import Literal, Unpack, overload
 
 from bytelm.errors import BytelmError
 from bytelm.lm.constraint import Constraint
+from bytelm.lm.draft import Drafter
 from bytelm.lm.generation import Generation
 from bytelm.lm.options import GenerateKeywords, GenerateOptions
 from bytelm.lm.protocol import ByteLM, ContextLike
@@ -85,6 +86,8 @@ def generate(
     constraint: Constraint | None = None,
     beams: int = 0,
     length_penalty: float = 0.0,
+    draft: Drafter | None = None,
+    draft_bytes: int = 32,
     context: ContextLike = None,
     stream: bool = False,
 ) -> bytes | Iterator[bytes]:
@@ -112,6 +115,8 @@ def generate(
         constraint=constraint,
         beams=beams,
         length_penalty=length_penalty,
+        draft=draft,
+        draft_bytes=draft_bytes,
     )
     if beams and stream:
         raise BytelmError("nothing of a beam search is certain before its end: stream is no use")

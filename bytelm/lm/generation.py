@@ -5,7 +5,8 @@ ends leaves the batch before the model's next forward, and waiting prompts take 
 that wait and fit are read in one prefill (one per class of lengths, so that a short prompt is not
 padded to a long one) and joined to the running rows, which meanwhile lose no step. Each text has
 its own options, random numbers and constraint, so it is what it would be alone. A beam search is
-one text that takes several rows.
+one text that takes several rows. A text with a draft may get several outcomes in a step
+(`lm/speculative.py`).
 
 A mistake of one request (a context the model has no room for, a constraint that leads nowhere) ends
 that request with the finish "error"; `result` raises it. The others do not notice.
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 from torch import Tensor
@@ -24,8 +26,10 @@ from torch import Tensor
 from bytelm.errors import BytelmError
 from bytelm.lm.beam import BeamWriter
 from bytelm.lm.decoding import Decoding, decoding
+from bytelm.lm.draft import Draft
 from bytelm.lm.options import GenerateOptions
 from bytelm.lm.protocol import BatchState, ByteLM, Context, ContextLike, require_possible
+from bytelm.lm.speculative import DraftCounts, DraftedText, Speculation, readable
 from bytelm.lm.writer import Finish, Generated, Writer, write_step
 
 Event = tuple[int, bytes, Finish | None]
@@ -40,6 +44,7 @@ class _Request:
     prompt: bytes
     context: Context
     writer: Writer | BeamWriter
+    drafted: DraftedText | None = None  # if it is written with drafts
     told: bool = False
 
     @property
@@ -79,12 +84,19 @@ class Generation:
         self._waiting: dict[int, _Request] = {}
         self._running: list[_Request] = []
         self._batch: Decoding | None = None  # the running rows; None if there are none
+        self._speculation = Speculation()
+        self._verified: list[_Request] = []  # that were written in this step already
         self._due: deque[_Request] = deque()  # of whose last step nobody was told yet
 
     @property
     def running(self) -> int:
         """How many texts are in the batch and not finished."""
         return sum(request.writer.finish is None for request in self._running)
+
+    @property
+    def draft_counts(self) -> DraftCounts:
+        """What drafts were good for so far, in all texts that are written with them."""
+        return self._speculation.counts
 
     @property
     def waiting(self) -> int:
@@ -110,8 +122,12 @@ class Generation:
                 f"a search with {options.beams} beams takes as many rows, and the run has "
                 f"{self.rows}: make it with more rows"
             )
+        key, drafted = next(self._keys), None
         writer = BeamWriter(options) if options.beams else Writer(prompt, options)
-        request = _Request(next(self._keys), prompt, given, writer)
+        if options.draft is not None and isinstance(writer, Writer):
+            options.draft.check(given)
+            drafted = DraftedText.of(key, given, prompt, writer)
+        request = _Request(key, prompt, given, writer, drafted)
         self._known[request.key] = self._waiting[request.key] = request
         return request.key
 
@@ -175,7 +191,9 @@ class Generation:
         at = 0
         for request in self._running:
             writer = request.writer
-            if at in dead:
+            if request in self._verified:
+                pass
+            elif at in dead:
                 self._fail(request, logprobs_BO[at])
             elif isinstance(writer, Writer):
                 single.append((at, writer))
@@ -184,6 +202,9 @@ class Generation:
             at += writer.width
         if single:
             rows, writers = zip(*single, strict=True)
+            self._speculation.counts.plain(
+                sum(writer.options.draft is not None for writer in writers)
+            )
             write_step(logprobs_BO if len(rows) == at else logprobs_BO[list(rows)], writers)
 
     def _fail(self, request: _Request, logprobs: Tensor) -> None:
@@ -218,7 +239,38 @@ class Generation:
             return
         if rows != list(range(at)):
             self._hold(self._batch.state().select(rows))
-        self._batch.feed(pieces)
+        self._verified = []
+        drafts = self._speculation.propose([r.drafted for r in left if r.drafted is not None])
+        if any(draft.outcomes for draft in drafts.values()):
+            self._verify(drafts, pieces)
+        else:
+            self._batch.feed(pieces)
+
+    def _verify(self, drafts: Mapping[int, Draft], pieces: Sequence[bytes]) -> None:
+        """Feed the rows their pieces and what is drafted after them, in one call, and write what
+        comes of it; rows without a draft are written as always."""
+        assert self._batch is not None, "there are rows to verify drafts for"
+        possible_BO = ~self._batch.logprobs().isneginf()
+        fed, at = list(pieces), 0
+        for request in self._running:
+            if (draft := drafts.get(request.key)) is not None:
+                fed[at] += readable(draft, possible_BO[at])
+            at += request.writer.width
+        ahead = self._batch.state().read_ahead(fed)
+        kept, at = [len(piece) for piece in pieces], 0
+        for request in self._running:
+            if (draft := drafts.get(request.key)) is not None:
+                kept[at] = self._verify_one(request, draft, ahead.logprobs[at].cpu())
+                self._verified.append(request)
+            at += request.writer.width
+        self._hold(ahead.state(kept))
+
+    def _verify_one(self, request: _Request, draft: Draft, logprobs_NO: Tensor) -> int:
+        """Write what comes of a draft; -> how many bytes its row keeps."""
+        assert request.drafted is not None, "only drafted texts are verified"
+        fail = partial(self._fail, request)
+        written = self._speculation.verify(request.drafted, draft, logprobs_NO, fail)
+        return max(1, written)
 
     def _hold(self, state: BatchState) -> None:
         """Decode these rows from now on."""

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from bytelm.errors import BytelmError
 from bytelm.lm.constraint import Constraint
+from bytelm.lm.draft import Drafter
 from bytelm.lm.sampling import Sampling
 
 
@@ -30,6 +31,10 @@ class GenerateOptions:
     beams        above 0, the best text that a beam search of that width finds (`lm.beam`) instead
                  of a sample; of the other options it takes max_bytes and length_penalty only
     length_penalty   of a beam search: above 0, longer texts are ranked higher
+    draft        who proposes bytes, so that one call of the model can check several
+                 (`lm.speculative`): the same distribution of texts in fewer calls, and the very
+                 same text at temperature 0 or with a drafter that draws nothing (`PromptLookup`)
+    draft_bytes  at most so many are proposed at once
     """
 
     max_bytes: int = 200
@@ -44,13 +49,15 @@ class GenerateOptions:
     constraint: Constraint | None = None
     beams: int = 0
     length_penalty: float = 0.0
+    draft: Drafter | None = None
+    draft_bytes: int = 32
 
     def __post_init__(self) -> None:
         stops = (self.stop,) if isinstance(self.stop, bytes) else tuple(self.stop)
         if not all(isinstance(stop, bytes) and stop for stop in stops):
             raise BytelmError(f"a stop string is bytes, at least one, not {self.stop!r}")
         object.__setattr__(self, "stop", stops)
-        for name in ("max_bytes", "seed", "beams"):
+        for name in ("max_bytes", "seed", "beams", "draft_bytes"):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < 0:
                 raise BytelmError(f"{name} must be a whole number and at least 0, not {value!r}")
@@ -60,6 +67,14 @@ class GenerateOptions:
             raise BytelmError(
                 f"a constraint has the methods start, allowed and advance; "
                 f"{type(self.constraint).__name__} lacks some of them"
+            )
+        if not isinstance(self.draft, Drafter | None):
+            raise BytelmError(
+                f"draft is a Drafter (PromptLookup(), ModelDrafter(lm)), not {self.draft!r}"
+            )
+        if self.draft_bytes < 1 or (self.draft is None and self.draft_bytes != 32):
+            raise BytelmError(
+                f"draft_bytes = {self.draft_bytes}: it must be at least 1, and needs a draft"
             )
         _ = self.sampling  # its own checks
         self._check_beams()
@@ -101,3 +116,5 @@ class GenerateKeywords(TypedDict, total=False):
     constraint: Constraint | None
     beams: int
     length_penalty: float
+    draft: Drafter | None
+    draft_bytes: int

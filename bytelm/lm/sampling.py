@@ -50,16 +50,30 @@ class Sampling:
 
     def choose(self, logprobs_BO: Tensor, uniform_B: np.ndarray) -> list[int]:
         """One outcome per row. logprobs (B, 257), -inf = impossible; uniform (B,) in [0, 1)."""
+        if self.temperature == 0:
+            return logprobs_BO.argmax(-1).tolist()
+        return self.draw(self.filter(logprobs_BO), uniform_B)
+
+    def draw(self, p_BO: Tensor, uniform_B: np.ndarray) -> list[int]:
+        """One outcome per row of weights (B, 257), which need not be normalised, by inversion."""
+        import torch
+
+        cumulative = p_BO.cumsum(-1)
+        target = torch.from_numpy(uniform_B).to(p_BO)[:, None] * cumulative[:, -1:]
+        chosen = torch.searchsorted(cumulative, target, right=True)[:, 0]
+        last = p_BO.shape[-1] - 1 - (p_BO > 0).flip(-1).to(torch.uint8).argmax(-1)
+        return torch.minimum(chosen, last).tolist()
+
+    def probabilities(self, logprobs_BO: Tensor) -> Tensor:
+        """(B, 257) float64: with what probability `choose` gives each outcome."""
         import torch
 
         if self.temperature == 0:
-            return logprobs_BO.argmax(-1).tolist()
+            best = logprobs_BO.cpu().argmax(-1, keepdim=True)
+            zeros = torch.zeros(logprobs_BO.shape, dtype=torch.float64)
+            return zeros.scatter(-1, best, 1.0)
         kept = self.filter(logprobs_BO)
-        cumulative = kept.cumsum(-1)
-        target = torch.from_numpy(uniform_B).to(kept)[:, None] * cumulative[:, -1:]
-        chosen = torch.searchsorted(cumulative, target, right=True)[:, 0]
-        last = kept.shape[-1] - 1 - (kept > 0).flip(-1).to(torch.uint8).argmax(-1)
-        return torch.minimum(chosen, last).tolist()
+        return kept / kept.sum(-1, keepdim=True)
 
     def filter(self, logprobs_BO: Tensor) -> Tensor:
         """(B, 257) float64 probabilities, not normalised, with the excluded outcomes at 0."""

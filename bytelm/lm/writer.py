@@ -8,7 +8,7 @@ as `log_mass`, the importance weight that corrects it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,6 +82,11 @@ class Writer:
     def next_rows(self) -> list[tuple[int, bytes]]:
         """Which of its rows are continued, and what each is fed: its only row, the newest byte."""
         return [(0, self._newest)]
+
+    @property
+    def newest(self) -> int:
+        """The last outcome that was written; `END` if the text ended by it."""
+        return self._newest[0] if self._newest else END
 
     @property
     def written(self) -> bytes:
@@ -190,6 +195,16 @@ def write_step(logprobs_BO: Tensor, writers: Sequence[Writer]) -> None:
         gained = logprobs_BO[index, outcome_N].cpu().double().tolist()
         for b, outcome, gain in zip(rows, chosen, gained, strict=True):
             writers[b].write(outcome, gain)
+
+
+def write_drafted(logprobs_O: Tensor, writer: Writer, take: Callable[[Tensor, float], int]) -> None:
+    """Write the outcome that `take` makes of a draft, given what the constraint leaves of the
+    logprobs (257,) and a uniform random number; as `write_step` in all else."""
+    masked_BO = _masked(logprobs_O[None], [writer])
+    uniform = writer.random.random()
+    if writer.finish is None:
+        outcome = take(masked_BO[0], uniform)
+        writer.write(outcome, float(logprobs_O[outcome]))
 
 
 def _masked(logprobs_BO: Tensor, writers: Sequence[Writer]) -> Tensor:

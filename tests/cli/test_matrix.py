@@ -30,6 +30,7 @@ COMMANDS = {
     "eval labels": ["eval", "{runs}/labels", "{file}"],
     "generate": ["generate", "{runs}/flat", "--prompt-file", "{file}", *LIMITS],
     "generate of": ["generate", "{file}", "--prompt", "a", *LIMITS],
+    "generate by": ["generate", "{runs}/flat", "--prompt", "a", "--draft", "{file}", *LIMITS],
     "score": ["score", "{runs}/flat", "{file}"],
     "next": ["next", "{runs}/flat", "--prompt-file", "{file}"],
     "infill": ["infill", "{runs}/flat", "--prefix-file", "{file}", "--suffix-file",

@@ -312,3 +312,20 @@ def test_a_subword_run_is_used_as_any_other_and_says_which_figure_it_gives(runs,
     assert "data.tokenizer" in err
     _, err = bytelm("chunks", runs / "subword", runs / "short", status=2)
     assert "only native hierarchical models cut" in err
+
+
+def test_a_draft_changes_no_text(runs, bytelm):
+    command = ["generate", runs / "flat", "--prompt", "sea shells sea", "--max-bytes", 12]
+    for temperature in ("0", "0.8"):
+        plain, _ = bytelm(*command, "--temperature", temperature)
+        drafted, _ = bytelm(*command, "--temperature", temperature, "--draft", "ngram")
+        assert drafted == plain
+    greedy = [*command, "--temperature", "0"]
+    by_model, _ = bytelm(*greedy, "--draft", runs / "fim", "--draft-bytes", 3)
+    assert by_model == bytelm(*greedy)[0]
+    _, err = bytelm(*command, "--draft", "ngrm", status=2)
+    assert "did you mean ngram?" in err
+    _, err = bytelm(*command, "--draft-bytes", 3, status=2)
+    assert "--draft-bytes needs a draft" in err
+    _, err = bytelm(*command, "--draft", "ngram", "--beams", 2, status=2)
+    assert "draft cannot be combined" in err
