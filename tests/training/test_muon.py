@@ -41,7 +41,7 @@ def test_orthogonalise_keeps_singular_vectors_and_makes_values_nearly_one(shape,
     diagonal = rotated.diagonal(dim1=-2, dim2=-1)
     torch.testing.assert_close(rotated, torch.diag_embed(diagonal), rtol=0, atol=1e-5)
     large = values > 0.003 * torch.linalg.matrix_norm(x)[..., None]
-    assert diagonal[large].min() > 0.8 - 1e-3 and diagonal.max() < 1.2 + 1e-3
+    assert diagonal[large].min() > 0.77 and diagonal.max() < 1.2 + 1e-3
 
 
 def ill_conditioned(rows: int, columns: int) -> torch.Tensor:
@@ -59,6 +59,20 @@ def test_the_gram_form_survives_rounding(dtype, atol):
     exact, rounded = orthogonalise(x), orthogonalise(x.to(dtype)).double()
     assert torch.linalg.matrix_norm(rounded - exact, ord=2) < atol
     assert torch.linalg.matrix_norm(rounded, ord=2) < 1.3
+
+
+@pytest.mark.parametrize("rest", [0.0, 1e-3, 3e-3, 1e-2])
+@pytest.mark.parametrize("shape", [(64, 64), (64, 192), (96, 64), (256, 320)])
+def test_one_direction_above_all_others_makes_no_large_step_in_bfloat16(shape, rest):
+    """Rounding takes the largest singular value past 1, where the quintics grow fast."""
+    generator = torch.Generator().manual_seed(5)
+    left, right = (
+        torch.linalg.qr(torch.randn(n, min(shape), generator=generator))[0] for n in shape
+    )
+    values = torch.full((min(shape),), rest)
+    values[0] = 1.0
+    update = orthogonalise(((left * values) @ right.mT).bfloat16())
+    assert torch.linalg.matrix_norm(update.float(), ord=2) < 1.3
 
 
 @pytest.mark.parametrize("shape", [(48, 16), (24, 24), (16, 80)])
