@@ -217,9 +217,11 @@ class _Reading:
     stride: int | None
 
     def checked(self, tables: TokenizerTables) -> TokenizerTables:
-        """The tables, before weights are loaded: an error if they do not allow the mode."""
+        """The tables, before weights are loaded: an error if they do not allow the mode, a warning
+        if the tokenizer rewrites texts."""
         if self.mode != "all":
             tables.require_encoder()
+        tables.announce_rewriting()
         return tables
 
     def of(self, lm: TokenLM, tables: TokenizerTables, *, start: Sequence[int] = ()) -> Converted:

@@ -99,7 +99,7 @@ def spelled(tables: TokenizerTables, ids) -> bytes:
 
 def test_covers_at_every_cut_are_complete_correct_and_few(tables):
     root = tree_of(tables).root
-    encoder: Encoder = tables.require_encoder()
+    encoder: Encoder = tables.encoder
     for text in EDGES:
         data = text.encode()
         if tables.name == "unigram-j2" and text in TIES:
@@ -133,7 +133,7 @@ PROSE = (
 
 
 def test_there_is_about_one_token_prefix_per_byte(tables):
-    frontier, found = CanonicalFrontier(tables.require_encoder(), tree_of(tables).root), 0
+    frontier, found = CanonicalFrontier(tables.encoder, tree_of(tables).root), 0
     for byte in PROSE:
         frontier = frontier.push(byte)
         found += len(frontier.here())

@@ -84,7 +84,9 @@ def read_sentencepiece(path: str | Path) -> TokenizerTables:
         [None if t in without_bytes else piece_bytes(p) for p, t in zip(pieces, types, strict=True)]
     )
     tables.specials = {p: i for i, p in enumerate(pieces) if types[i] == _CONTROL}
-    tables.dummy_prefix = b" " if not normaliser or normaliser[0].get(3, 1) else b""
+    rules = normaliser[0] if normaliser else {}
+    tables.dummy_prefix = b" " if rules.get(3, 1) else b""
+    tables.rewriting = _rewriting(rules)
     plain = b"".join(_as_control(f) if _is_marker(f) else f.raw for f in fields if f.number != 3)
     plain += b"\x1a" + bytes([len(_IDENTITY)]) + _IDENTITY
     processor = sentencepiece.SentencePieceProcessor(model_proto=plain)
@@ -94,6 +96,14 @@ def read_sentencepiece(path: str | Path) -> TokenizerTables:
     # the file says nothing of it, but every model with such a BOS is trained with it
     tables.set_ends(added=[bos] if bos >= 0 else [], eos=eos if eos >= 0 else None)
     return tables
+
+
+def _rewriting(rules: dict[int, int | bytes]) -> tuple[str, ...]:
+    """What a NormalizerSpec does to a text besides making blanks visible: the rules by their name,
+    unless they are the identity, and the removal of extra blanks, which is its default."""
+    name, table = bytes(rules.get(1, b"")).decode(), rules.get(2, b"")  # type: ignore[arg-type]
+    found = [name or "a table of its own"] if table else []
+    return (*found, "remove_extra_whitespaces") if rules.get(4, 1) else tuple(found)
 
 
 def _is_marker(field: _Field) -> bool:

@@ -9,6 +9,7 @@ where a tokenizer would have rewritten it, its canonical encodings are those of 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -42,6 +43,7 @@ class TokenizerTables:
     eos_ids      specials that end a text
     start_ids    what stands before every text; empty if the tokenizer has nothing of the kind
     dummy_prefix bytes that the tokenizer puts before every text (the dummy blank)
+    rewriting    the parts of its normaliser that rewrite a text before it is encoded
     """
 
     vocab_bytes: list[bytes | None]
@@ -51,6 +53,7 @@ class TokenizerTables:
     eos_ids: set[int] = field(default_factory=set)
     start_ids: list[int] = field(default_factory=list)
     dummy_prefix: bytes = b""
+    rewriting: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> bytes:
@@ -59,11 +62,23 @@ class TokenizerTables:
 
     def require_encoder(self) -> Encoder:
         """The encoder; `BytelmError` that says why, if the canonical modes cannot be had."""
-        if self.encoder is None:
+        if self.encoder is None or self.rewriting:
+            reason = self.reason or f"its normaliser ({', '.join(self.rewriting)}) rewrites texts"
             raise BytelmError(
-                f'the canonical modes cannot read this tokenizer: {self.reason}; use mode="all"'
+                f'the canonical modes cannot read this tokenizer: {reason}; use mode="all"'
             )
         return self.encoder
+
+    def announce_rewriting(self) -> None:
+        """A `UserWarning` if the tokenizer rewrites texts, which is not done here."""
+        if self.rewriting:
+            warnings.warn(
+                f"the model's tokenizer rewrites a text before it is encoded "
+                f"({', '.join(self.rewriting)}), so the model has never seen what that changes "
+                "(line ends, runs of blanks or other forms of a character, as the case may be): a "
+                "text is read here as it stands",
+                stacklevel=4,
+            )
 
     def with_ends(self, ends: Iterable[int | str]) -> TokenizerTables:
         """These tables with further special tokens, ids or names, that end a text. `BytelmError`

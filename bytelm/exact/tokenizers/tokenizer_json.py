@@ -189,6 +189,7 @@ def _character_tables(definition: Json) -> TokenizerTables:
     if unknown is not None:
         tables.vocab_bytes[unknown] = None
     tables.dummy_prefix = b" " if _adds_blank(definition) else b""
+    tables.rewriting = _rewriting(definition)
     added = _place_added(definition, tables, blanks=True)
     if any(added) and tables.dummy_prefix:
         name = min(data for group in added for data in group).decode()
@@ -219,6 +220,20 @@ def _adds_blank(definition: Json) -> bool:
         part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never"
         for part in _parts(definition.get("pre_tokenizer"))
     )
+
+
+def _rewriting(definition: Json) -> tuple[str, ...]:
+    """The parts of the normaliser that do more than make blanks visible and add a dummy one."""
+    return tuple(
+        part["type"]
+        for part in _parts(definition.get("normalizer"))
+        if part["type"] != "Prepend" and not _shows_blanks(part)
+    )
+
+
+def _shows_blanks(part: Json) -> bool:
+    replaced = (part.get("pattern"), part.get("content"))
+    return part["type"] == "Replace" and replaced == ({"String": " "}, BLANK)
 
 
 def _without_normaliser(definition: Json, specials: set[str]) -> Tokenizer:
