@@ -3,6 +3,7 @@
     @compiled    machine code on first call, kept in numba's cache folder, run without the
                  interpreter's lock
     @inlined     the same, copied into the compiled functions that call it
+    @vectorised  the same for loops over floats
 
 numba keeps the machine code beside the source, or in the user's cache folder where the source
 cannot be written. Where neither can be (a read-only install without a home), functions are compiled
@@ -39,3 +40,11 @@ def can_cache() -> bool:
 _CACHE = can_cache()
 compiled = njit(cache=_CACHE, nogil=True)
 inlined = njit(cache=_CACHE, nogil=True, inline="always")
+# for loops over floats: sums in any order and products fused with additions, so that they run on
+# whole vectors; not-a-number and infinity stay what they are
+vectorised = njit(
+    cache=_CACHE,
+    nogil=True,
+    error_model="numpy",
+    fastmath={"reassoc", "contract", "nsz"},
+)

@@ -147,6 +147,8 @@ ELSEWHERE = {
     "bytelm.lm.regex._CLASSES": "tests/lm/test_regex.py (flags)",
     "bytelm.lm.regex.MAX_NFA_STATES": "tests/lm/test_generate.py (patterns too large)",
     "bytelm.nn.tables.NONE": "tests/nn",
+    "bytelm.nn.fused.SMALLEST": "tests/nn/test_fused.py",
+    "bytelm.nn.fused._ROWS": "tests/nn/test_fused.py (threads)",
     "bytelm.nn.cache._SEALED": "tests/arch/test_stepper_contract.py (states taken on the way)",
     "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
     "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",

@@ -31,6 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "registry": ("errors",),
     "paths": (),
     "nn": ("errors", "vocab", "device"),
+    "nn.loops": ("compiled",),
     "data": (*_BASE, "registry", "memory", "locks", "pictures"),
     "tokenizer": (*_BASE, "data"),
     "arch": ("errors", "vocab", "device", "data.batch", "nn"),

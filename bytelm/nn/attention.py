@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytelm.nn.cache import KVCache
+from bytelm.nn.heads import split_heads, unit_rms
 from bytelm.nn.linear import Linear
 from bytelm.nn.memory import Memory
-from bytelm.nn.norms import rms_norm
-from bytelm.nn.rope import rotary_tables, rotate
+from bytelm.nn.rope import rotary_tables
 from bytelm.nn.segments import Segments
-
-QK_EPS = 1e-6  # of the norm of queries and keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,19 +79,13 @@ class SelfAttention(nn.Module):
 
     def _project(self, x_BLD: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries and keys and the values, each (B, H, L, K)."""
-        qkv = self.Wqkv(x_BLD).unflatten(-1, (3, self.options.heads, self.head_dim))
-        q, k, v = qkv.transpose(1, 3).unbind(2)
-        if self.options.qk_norm:
-            q, k = _unit_rms(q), _unit_rms(k)
+        qkv, angles = self.Wqkv(x_BLD), None
         if self.options.rotary_dim:
-            exact = torch.promote_types(q.dtype, torch.float32)
-            cos, sin = rotary_tables(
+            exact = torch.promote_types(qkv.dtype, torch.float32)
+            angles = rotary_tables(
                 positions, self.options.rotary_dim, base=self.options.base, dtype=exact
             )
-            if positions.ndim == 2:
-                cos, sin = cos[:, None], sin[:, None]
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        return q, k, v
+        return split_heads(qkv, self.options.heads, angles, qk_norm=self.options.qk_norm)
 
 
 class CrossAttention(nn.Module):
@@ -119,16 +111,12 @@ class CrossAttention(nn.Module):
         kv = read.values.unflatten(-1, (2, self.options.heads, self.head_dim))
         k, v = kv.transpose(1, 3).unbind(2)
         if self.options.qk_norm:
-            q, k = _unit_rms(q), _unit_rms(k)
+            q, k = unit_rms(q), unit_rms(k)
         valid_B11M, empty_B = read.valid[:, None, None], read.lengths == 0
         mask = valid_B11M | empty_B[:, None, None, None]  # a row without any key would be NaN
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out = out.masked_fill(empty_B[:, None, None, None], 0.0)
         return self.out_proj(out.transpose(1, 2).flatten(2))
-
-
-def _unit_rms(x: Tensor) -> Tensor:
-    return rms_norm(x, x.new_ones(x.shape[-1]), QK_EPS).to(x.dtype)
 
 
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:

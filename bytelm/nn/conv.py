@@ -2,13 +2,17 @@
 
 Written as a sum of shifted products in one autograd function: on CPU this beats `conv1d` with
 groups in float32, needs no transposes, cuts at document starts for free, and recomputes instead of
-storing what the backward pass can derive.
+storing what the backward pass can derive. Whole sequences go through a compiled loop where
+`nn.fused` has it so.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from bytelm.nn.fused import differentiable, flat, over_rows, parts_of, rows_of, use_loops
 
 
 def causal_conv_silu(
@@ -24,6 +28,18 @@ def causal_conv_silu(
     tail (B, K-1, C): the inputs just before u (zeros if None). document_ids (B, L): inputs of an
     earlier document count as zero; the tail belongs to the row's first document.
     """
+    if tail is None and use_loops(u_BLC, weight_CK, bias_C):
+        return _ConvSiLULoop.apply(u_BLC, weight_CK, bias_C, document_ids)
+    return _shifted(u_BLC, weight_CK, bias_C, tail, document_ids)
+
+
+def _shifted(
+    u_BLC: Tensor,
+    weight_CK: Tensor,
+    bias_C: Tensor,
+    tail: Tensor | None,
+    document_ids: Tensor | None,
+) -> Tensor:
     K = weight_CK.shape[1]
     if tail is None:
         tail = u_BLC.new_zeros(u_BLC.shape[0], K - 1, u_BLC.shape[2])
@@ -88,3 +104,69 @@ class _ConvSiLU(torch.autograd.Function):
             grad_padded[:, at].addcmul_(masked, weight[:, K - 1 - k])
             grad_weight[:, K - 1 - k] = (masked * padded[:, at]).flatten(0, 1).sum(0)
         return grad_padded, grad_weight, grad.flatten(0, 1).sum(0), None
+
+
+class _ConvSiLULoop(torch.autograd.Function):
+    """The same without a tail, in compiled loops."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, weight: Tensor, bias: Tensor, document_ids: Tensor | None
+    ) -> Tensor:
+        from bytelm.nn.loops import mixer
+
+        ctx.save_for_backward(u, weight, bias)
+        ctx.document_ids = document_ids
+        out = u.new_empty(u.shape)
+        by_tap = weight.detach().flip(1).T.contiguous().numpy()
+        documents = _documents(document_ids)
+        over_rows(
+            mixer.conv_silu,
+            _rows(u),
+            *rows_of(u),
+            u.shape[1],
+            documents,
+            by_tap,
+            flat(bias),
+            flat(out),
+        )
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from bytelm.nn.loops import mixer
+
+        u, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            plain = lambda u, w, b: _shifted(u, w, b, None, ctx.document_ids)  # noqa: E731
+            return (*differentiable(plain, (u, weight, bias), grads[0]), None)
+        K, rows, L, documents = weight.shape[1], _rows(u), u.shape[1], _documents(ctx.document_ids)
+        by_tap = weight.detach().flip(1).T.contiguous().numpy()
+        inner, grad_u = u.new_empty(u.shape), u.new_empty(u.shape)
+        sums = u.new_zeros(parts_of(rows), K + 1, u.shape[2])
+        over_rows(
+            mixer.conv_silu_backward_outer,
+            rows,
+            *rows_of(grads[0]),
+            *rows_of(u),
+            L,
+            documents,
+            by_tap,
+            flat(bias),
+            flat(inner),
+            sums.numpy(),
+        )
+        over_rows(
+            mixer.conv_silu_backward_input, rows, flat(inner), L, documents, by_tap, flat(grad_u)
+        )
+        total = sums.sum(0)
+        return grad_u, total[:K].flip(0).T, total[K], None
+
+
+def _rows(u: Tensor) -> int:
+    return u.shape[0] * u.shape[1]
+
+
+def _documents(document_ids: Tensor | None) -> np.ndarray:
+    """The document of each row, or an empty array where all rows of a sequence are of one."""
+    return flat(torch.empty(0, dtype=torch.long) if document_ids is None else document_ids)

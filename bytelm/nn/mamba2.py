@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytelm.nn.conv import causal_conv_silu
+from bytelm.nn.gated_norm import gated_norm
 from bytelm.nn.kernels import Backend, fused_scan
 from bytelm.nn.linear import Linear
 from bytelm.nn.norms import RMSNorm
@@ -75,8 +76,8 @@ class Mamba2(nn.Module):
     def forward(self, x_BLD: Tensor, segments: Segments) -> Tensor:
         gate, mixed, dt = self._project(x_BLD)
         mixed = self._convolve(mixed, None, segments.document_ids)
-        y, _ = self._scan(mixed, self._steps(dt), None, segments.document_ids)
-        return self._finish(y, gate)
+        y, x, _ = self._scan(mixed, self._steps(dt), None, segments.document_ids)
+        return self._finish(y, x, gate)
 
     def init_state(self, batch_size: int) -> MambaState:
         """The state before the first position of `batch_size` rows: zeros."""
@@ -99,8 +100,8 @@ class Mamba2(nn.Module):
         if counts is not None:
             valid = torch.arange(x_BLD.shape[1], device=x_BLD.device) < counts[:, None]
             dt = dt * valid[..., None]
-        y, ssm = self._scan(mixed, dt, state.ssm, None)
-        return self._finish(y, gate), MambaState(tail, ssm)
+        y, x, ssm = self._scan(mixed, dt, state.ssm, None)
+        return self._finish(y, x, gate), MambaState(tail, ssm)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         widths = (self.inner, self.inner + 2 * self.shared, self.heads)
@@ -118,8 +119,8 @@ class Mamba2(nn.Module):
 
     def _scan(
         self, mixed: Tensor, dt: Tensor, state: Tensor | None, documents: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The SSD over the convolved inputs, skip term included: y (B, L, H, P), final state."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The SSD over the convolved inputs: y and its input x (B, L, H, P), the final state."""
         o = self.options
         x, B, C = mixed.split((self.inner, self.shared, self.shared), dim=-1)
         x = x.unflatten(-1, (self.heads, o.head_dim))
@@ -136,10 +137,10 @@ class Mamba2(nn.Module):
             y = y[:, None]
         else:
             y, final = ssd(x, dt, A, B, C, chunk=o.chunk, state_BHPN=state, document_ids=documents)
-        return torch.addcmul(y, x, self.D.to(x.dtype)[:, None]), final
+        return y, x, final
 
-    def _finish(self, y_BLHP: Tensor, gate: Tensor) -> Tensor:
-        return self.out_proj(self.norm(y_BLHP.flatten(2) * F.silu(gate)))
+    def _finish(self, y_BLHP: Tensor, x_BLHP: Tensor, gate: Tensor) -> Tensor:
+        return self.out_proj(gated_norm(y_BLHP, x_BLHP, self.D, gate, self.norm))
 
 
 def _new_tail(tail: Tensor, new: Tensor, counts: Tensor | None) -> Tensor:

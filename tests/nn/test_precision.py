@@ -12,6 +12,7 @@ from bytelm.nn.boundaries import LearnedRule
 from bytelm.nn.linear import Linear
 from bytelm.vocab import ByteVocab
 from tests.arch.cases import CASES, cases_of, make, training_batch
+from tests.nn.test_fused import FUNCTIONS as LOOPS
 
 # -- second derivatives ----------------------------------------------------------------------------
 
@@ -56,7 +57,7 @@ def test_every_derivative_written_by_hand_is_checked_here():
         for kind in torch.autograd.Function.__subclasses__()
         if kind.__module__.startswith("bytelm")
     }
-    assert ours == set(FUNCTIONS)
+    assert ours == set(FUNCTIONS) | LOOPS
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda kind: kind.__name__)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bytelm.nn.attention import QK_EPS, SelfAttention
+from bytelm.nn.attention import SelfAttention
 from bytelm.nn.cache import KVCache
+from bytelm.nn.heads import QK_EPS
 from bytelm.nn.stepping.ops import linear, unit_rms
 from bytelm.nn.stepping.places import Places, RotaryTables
 
