@@ -26,7 +26,7 @@ def gated_norm(y_BLHP: Tensor, x_BLHP: Tensor, D_H: Tensor, z_BLW: Tensor, norm:
     return norm(y.flatten(2) * F.silu(z_BLW))
 
 
-def _plain(y: Tensor, x: Tensor, D: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
+def _plain(y: Tensor, x: Tensor, D: Tensor, z: Tensor, weight: Tensor, *, eps: float) -> Tensor:
     t = (y + x * _by_channel(D, y)) * F.silu(z)
     return t * (t.square().mean(-1, keepdim=True) + eps).rsqrt() * weight
 
@@ -67,8 +67,11 @@ class _GatedNorm(torch.autograd.Function):
 
         *inputs, scale = ctx.saved_tensors
         if torch.is_grad_enabled():
-            plain = differentiable(lambda *a: _plain(*a, ctx.eps), inputs, grads[0])
-            return (*plain, None)
+
+            def plain(*inputs: Tensor) -> Tensor:
+                return _plain(*inputs, eps=ctx.eps)
+
+            return (*differentiable(plain, inputs, grads[0]), None)
         y, x, D, z, weight = inputs
         rows, width = scale.numel(), y.shape[-1]
         grad_y, grad_x, grad_z = (y.new_empty(y.shape) for _ in range(3))

@@ -4,9 +4,10 @@ The products are what costs (they were a quarter to two fifths of a training ste
 three things differ from the published loop. Matrices of one shape are stacked and multiplied
 together. The four quintics are those with the least error on singular values from 0.003 to 1,
 where they end within [0.8, 1.2] (0.77 with the margin below); the five equal ones of Jordan et al.
-end within [0.68, 1.2] there and cost a quarter more. And wide matrices are iterated as their Gram matrix, a function of which
-the result is: with G = X X^T and p(G) = a I + b G + c G^2, one step is X <- p(G) X, G <- p(G) G
-p(G), so only the first and the last product are as wide as X.
+end within [0.68, 1.2] there and cost a quarter more. And wide matrices are iterated as their Gram
+matrix, a function of which the result is: with G = X X^T and p(G) = a I + b G + c G^2, one step is
+X <- p(G) X, G <- p(G) G p(G), so only the first and the last product are as wide as X. The last one
+is added to the weights where it is made.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,18 +40,33 @@ _WIDE = 1.5  # columns per row from which the Gram form has fewer operations, wh
 def orthogonalise(x_BMN: Tensor) -> Tensor:
     """Roughly U V^T of the singular value decomposition x = U S V^T of each matrix (..., M, N), in
     the dtype of x: singular values above 0.003 of the Frobenius norm end within [0.77, 1.2]."""
-    y = x_BMN / (torch.linalg.matrix_norm(x_BMN, keepdim=True) + 1e-7)
-    tall = y.shape[-2] > y.shape[-1]
-    y = y.mT if tall else y
-    rows, columns = y.shape[-2:]
+    tall = x_BMN.shape[-2] > x_BMN.shape[-1]
+    left, right = _factors(x_BMN.mT if tall else x_BMN)
+    return right.mT @ left if tall else left @ right  # `left` is symmetric
+
+
+def _factors(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., M, M) symmetric and (..., M, N), M <= N, whose product is `orthogonalise(x)`."""
+    rows, columns = x.shape[-2:]
+    # the division by the norm is left to the small matrices
+    norm = torch.linalg.matrix_norm(
+        x, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)
+    )
+    inverse = 1 / (norm + 1e-7)
+    at_once = 1
     if columns > _WIDE * rows:
-        at_once = _BFLOAT16_STEPS if y.dtype == torch.bfloat16 else len(_SAFE)
-        for first in range(0, len(_SAFE), at_once):
-            y = _gram_steps(y @ y.mT, _SAFE[first : first + at_once]) @ y
-    else:
-        for quintic in _SAFE:
-            y = _polynomial(y @ y.mT, quintic) @ y
-    return y.mT if tall else y
+        at_once = _BFLOAT16_STEPS if x.dtype == torch.bfloat16 else len(_SAFE)
+    left, right = None, x
+    for first in range(0, len(_SAFE), at_once):
+        if left is not None:
+            right = left @ right
+        gram = right @ right.mT
+        if left is None:
+            gram = gram.mul_(inverse.square())
+        steps = _gram_steps(gram, _SAFE[first : first + at_once])
+        left = (steps * inverse).to(x.dtype) if left is None else steps
+    assert left is not None
+    return left, right
 
 
 def _polynomial(gram: Tensor, quintic: Sequence[float]) -> Tensor:
@@ -108,20 +124,44 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, weights: list[nn.Parameter], group: Mapping) -> None:
         """The weights of one shape."""
-        directions = [self._direction(w_MN, group["momentum"]) for w_MN in weights]
-        # the whole of each, also where each rank holds a shard of it
-        stacked = torch.stack([whole(d).to(self.dtype) for d in directions])
-        updates = orthogonalise(stacked).to(directions[0].dtype)
         rows, columns = weights[0].shape
-        for w_MN, direction, update in zip(weights, directions, updates, strict=True):
-            w_MN.mul_(1 - group["lr"] * group["weight_decay"])
-            step = group["lr"] * max(1.0, rows / columns) ** 0.5
-            w_MN.add_(shard_like(update, direction), alpha=-step)
+        kept = 1 - group["lr"] * group["weight_decay"]
+        step = -group["lr"] * max(1.0, rows / columns) ** 0.5
+        directions = self._directions(weights, group["momentum"])
+        if not _is_plain(weights) or self.dtype != weights[0].dtype:
+            updates = orthogonalise(directions.to(self.dtype))
+            for w_MN, update in zip(weights, updates, strict=True):
+                w_MN.mul_(kept)
+                w_MN.add_(shard_like(update.to(w_MN.dtype), w_MN), alpha=step)
+            return
+        tall = rows > columns
+        factors = _factors(directions.mT if tall else directions)
+        for w_MN, left, right in zip(weights, *factors, strict=True):
+            w_MN.addmm_(*((right.mT, left) if tall else (left, right)), beta=kept, alpha=step)
 
-    def _direction(self, w_MN: nn.Parameter, momentum: float) -> Tensor:
+    def _directions(self, weights: list[nn.Parameter], momentum: float) -> Tensor:
+        """m <- momentum * m + g, and g + momentum * m of all weights, (n, M, N); of the whole of
+        each, also where each rank holds a shard of it."""
+        gradients = [w.grad for w in weights if w.grad is not None]
+        averages = [self._average(w) for w in weights]
+        if not _is_plain(weights):
+            for average, g in zip(averages, gradients, strict=True):
+                average.mul_(momentum).add_(g)
+            pairs = zip(gradients, averages, strict=True)
+            return torch.stack([whole(torch.add(g, m, alpha=momentum)) for g, m in pairs])
+        result = averages[0].new_empty(len(weights), *weights[0].shape)
+        for g, average, out in zip(gradients, averages, result, strict=True):
+            torch.add(g, average, alpha=momentum, out=average)
+            torch.add(g, average, alpha=momentum, out=out)
+        return result
+
+    def _average(self, w_MN: nn.Parameter) -> Tensor:
         state = self.state[w_MN]
         if not state:
             state["momentum"] = torch.zeros_like(w_MN)
-        assert w_MN.grad is not None
-        average = state["momentum"].mul_(momentum).add_(w_MN.grad)
-        return torch.add(w_MN.grad, average, alpha=momentum)
+        return state["momentum"]
+
+
+def _is_plain(weights: Iterable[nn.Parameter]) -> bool:
+    """Whether the weights are whole here, and no shards."""
+    return all(type(w) is nn.Parameter for w in weights)

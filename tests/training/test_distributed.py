@@ -68,12 +68,13 @@ def train_on(world: int, recipe, run: Path, *, resume: bool = False) -> list[dic
 
 
 def assert_same_curve(rows: list[dict], expected: list[dict]) -> None:
-    """Equal to 2e-5: the sums are in another order, in fp32, and 12 steps carry that on."""
+    """Equal to 1e-4: the sums are in another order, in fp32, Muon multiplies such differences by up
+    to 300 in small directions, and 12 steps carry that on."""
     assert len(rows) == len(expected)
     for row, other in zip(rows, expected, strict=True):
         assert row.keys() == other.keys()
         for key in row:
-            assert row[key] == pytest.approx(other[key], rel=2e-5, abs=1e-6), (row["step"], key)
+            assert row[key] == pytest.approx(other[key], rel=1e-4, abs=1e-6), (row["step"], key)
 
 
 @pytest.mark.parametrize(
