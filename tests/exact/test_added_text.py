@@ -5,13 +5,15 @@ The reference is the tokenizers library, and enumeration: which token prefixes s
 
 import itertools
 import json
+import random
 
 import pytest
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from bytelm.exact.converter import ByteConverter
 from bytelm.exact.tokenizers.tables import byte_alphabet
 from bytelm.exact.tokenizers.tokenizer_json import read_definition
+from tests.exact.test_cursors import check
 from tests.exact.tiny import prefix_mass, random_lm, texts
 
 BLANKS = [" " * n for n in (4, 3, 2)]
@@ -36,6 +38,22 @@ def tokenizer(added, merges, *, expression=EXPRESSION, normalized=False, special
     return found
 
 
+def characters(added, *, normalized=False):
+    """A tokenizer of characters with single bytes to fall back on and no dummy blank (Gemma)."""
+    single = [f"<0x{byte:02X}>" for byte in range(256)]
+    merges = [("a", "b"), ("\u2581", "a"), ("ab", "a"), ("\u2581", "\u2581")]
+    names = ["<unk>", *single, *"ab\u2581<|", *(a + b for a, b in merges)]
+    model = models.BPE(
+        vocab={name: i for i, name in enumerate(names)}, merges=merges,
+        byte_fallback=True, unk_token="<unk>", fuse_unk=True,
+    )  # fmt: skip
+    found = Tokenizer(model)
+    found.normalizer = normalizers.Replace(" ", "\u2581")
+    found.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback()])
+    found.add_tokens([AddedToken(text, normalized=normalized) for text in added])
+    return found
+
+
 MERGES = [("a", "b"), ("b", "a"), (" ", "a"), (" ", " "), ("\n", "\n"), ("ab", "a"), ("\n", " ")]
 CASES = {  # added tokens, merges, options, the alphabet of the texts
     "blanks": (BLANKS, MERGES, {}, "ab \n"),
@@ -52,10 +70,20 @@ CASES = {  # added tokens, merges, options, the alphabet of the texts
 }
 
 
-@pytest.fixture(params=CASES)
+CHARACTERS = {  # of a tokenizer of characters: added tokens, options, the alphabet of the texts
+    "characters": (["\n\n", "aba", "b a"], {}, "ab \n"),
+    "characters normalized": (["  a", "ba"], {"normalized": True}, "ab "),
+}
+
+
+@pytest.fixture(params=[*CASES, *CHARACTERS])
 def case(request):
-    added, merges, options, alphabet = CASES[request.param]
-    reference = tokenizer(added, merges, **options)
+    if request.param in CHARACTERS:
+        added, options, alphabet = CHARACTERS[request.param]
+        reference = characters(added, **options)
+    else:
+        added, merges, options, alphabet = CASES[request.param]
+        reference = tokenizer(added, merges, **options)
     tables = read_definition(json.loads(reference.to_str()))
     assert not tables.reason
     return reference, tables, alphabet
@@ -93,6 +121,17 @@ def test_token_prefixes_are_those_that_some_longer_text_has(case):
         assert set(found) == known[window], text
         assert len(found) == len(set(found))
         assert list(found[0]) == reference.encode(text).ids
+
+
+def test_a_byte_at_a_time_they_are_the_same(case):
+    _, tables, alphabet = case
+    for text in strings(alphabet, 4):
+        check(tables.encoder, tables.vocab_bytes, text.encode())
+    draw = random.Random(3)
+    for _ in range(20):
+        text = "".join(draw.choices([*alphabet, "\t", ".", "é", "你"], k=30)).encode()
+        check(tables.encoder, tables.vocab_bytes, text)
+        check(tables.encoder, tables.vocab_bytes, text[:-1])
 
 
 def test_encoding_may_restart_where_it_says(case):

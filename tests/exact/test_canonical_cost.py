@@ -13,6 +13,7 @@ from bytelm.exact import TabularLM
 from bytelm.exact.converter import ByteConverter
 from bytelm.exact.models.canonical import CanonicalLM
 from bytelm.exact.tokenizers import encoders
+from bytelm.exact.tokenizers.added import behind_added
 from bytelm.exact.tokenizers.bpe import BytePairs
 from bytelm.exact.tokenizers.gguf_tokenizer import EXPRESSIONS
 from bytelm.exact.tokenizers.piece_automaton import PieceAutomaton
@@ -53,12 +54,21 @@ def greedy():
     return vocab, encoders.GreedyEncoder(PrefixTrie(vocab))
 
 
+def added_blanks():
+    """GPT-2's expression behind a search for runs of blanks, as GPT-NeoX has it."""
+    vocab, inner = binary(*EXPRESSIONS["gpt-2"])
+    runs = [b" " * n for n in range(2, 25)]
+    added = {run: len(vocab) + i for i, run in enumerate(runs)}
+    return [*vocab, *runs], behind_added(inner, [added])
+
+
 ENCODERS = {
     "merges": binary,
     "gpt-2": lambda: binary(*EXPRESSIONS["gpt-2"]),
     "llama-3": lambda: binary(*EXPRESSIONS["llama3"]),
     "digits apart": lambda: binary(*EXPRESSIONS["smollm"]),
     "greedy": greedy,
+    "added blanks": added_blanks,
 }
 
 

@@ -17,8 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 
+from bytelm.exact.tokenizers.added_cursor import AddedCursor
+from bytelm.exact.tokenizers.cursor import Cursor, Node
 from bytelm.exact.tokenizers.encoders import Encoder, Prefixes, Tokens
 from bytelm.exact.tokenizers.lookahead import completions, decode
+from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
 
 # What may follow where an added token may have begun: characters of every class that expressions
 # tell apart, several of the classes that added tokens are made of, alone and with a second one.
@@ -36,7 +39,7 @@ class AddedTextEncoder(Encoder):
         self.inner = inner
         self.added = dict(added)
         longest_first = sorted(added, key=len, reverse=True)
-        self._search = re.compile(b"|".join(map(re.escape, longest_first)))
+        self.search = re.compile(b"|".join(map(re.escape, longest_first)))
         self._longest = len(longest_first[0])
         self._single = any(len(data.decode()) == 1 for data in added)
         self._continued = lru_cache(maxsize=1 << 12)(self._find_continued)
@@ -59,15 +62,18 @@ class AddedTextEncoder(Encoder):
             head += found[0]
             head += [] if token is None else [token]
         found = self.inner.prefixes(last)
-        if len(found) > 1 and (self._single or self._may_begin(last) < len(last)):
+        if len(found) > 1 and self.may_be_too_early(last):
             possible = self._continued(last, found)
             found = (found[0], *(tokens for tokens in found[1:] if tokens in possible))
         return tuple(None if tokens is None else (*head, *tokens) for tokens in found)
 
+    def begin(self, base: Node, trie: PrefixTrie) -> Cursor:
+        return AddedCursor(self, trie, base, self.inner.begin(base, trie))
+
     def restart(self, window: bytes, settled: int) -> int:
-        opened = self._may_begin(window)
+        opened = self.may_begin(window)
         start = 0
-        for match in self._search.finditer(window):
+        for match in self.search.finditer(window):
             if match.start() >= opened:
                 break
             start = match.end()
@@ -80,27 +86,39 @@ class AddedTextEncoder(Encoder):
     def _parts(self, data: bytes) -> Iterator[tuple[bytes, int | None]]:
         """What stands before each added token, and the token; last, what follows them all."""
         end = 0
-        for match in self._search.finditer(data):
+        for match in self.search.finditer(data):
             yield data[end : match.start()], self.added[match[0]]
             end = match.end()
         yield data[end:], None
 
-    def _may_begin(self, data: bytes) -> int:
+    def may_begin(self, data: bytes) -> int:
         """Where the first added token may begin that is not all there yet; the end for none."""
         nearest = range(max(0, len(data) - self._longest + 1), len(data))
         return next((at for at in nearest if data[at:] in self._beginnings), len(data))
+
+    def may_be_too_early(self, text: bytes) -> bool:
+        """Whether a continuation may begin an added token inside the text, or right after it."""
+        return self._single or self.may_begin(text) < len(text)
+
+    def continuations(self, text: bytes, rest: bytes) -> Iterator[bytes]:
+        """Bytes that may follow `text` without an added token that begins in it, up to the first
+        one that they begin themselves. rest: the end of the text, where one may begin."""
+        for after in _continuations(text):
+            match = self.search.search(rest + after)
+            if match is None:
+                yield after
+            elif match.start() >= len(rest):
+                yield after[: match.start() - len(rest)]
 
     def _find_continued(self, text: bytes, candidates: Prefixes) -> set[Tokens]:
         """Those of the token prefixes of `text` that it has before some continuation with which no
         added token begins inside of it."""
         found: set[Tokens] = set()
-        for after in _continuations(text):
-            whole = text + after
-            edges = [match.start() for match in self._search.finditer(whole)]
-            if edges and edges[0] < len(text):
-                continue
+        for after in self.continuations(text, text):
+            if len(found) == len(candidates):
+                break
             try:
-                ids = tuple(self.inner.encode(whole[: edges[0]] if edges else whole))
+                ids = tuple(self.inner.encode(text + after))
             except (KeyError, ValueError):  # a vocabulary that cannot write this continuation
                 continue
             found.update(t for t in candidates if t is not None and ids[: len(t)] == t)
