@@ -153,6 +153,7 @@ ELSEWHERE = {
     "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
     "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",
     "bytelm.exact.text_beam._HYPOTHESES": "tests/exact/test_impossible.py (narrow beams)",
+    "bytelm.exact.tokenizers.added_cursor._CHARACTER": "tests/exact/test_added_text.py",
     "bytelm.exact.tokenizers.piece_automaton.STATES": "tests/exact/test_piece_automaton.py",
     "bytelm.exact.tokenizers.expression._LARGEST": "tests/exact/test_piece_automaton.py",
     "bytelm.exact.tokenizers.expression_program._LONGEST": "tests/exact/test_piece_automaton.py",
