@@ -19,7 +19,8 @@ import torch
 
 from bytelm.files import write_text
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def machine() -> dict[str, object]:

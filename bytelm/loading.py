@@ -26,6 +26,7 @@ from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM
 from bytelm.lm.seq2seq import Seq2SeqLM
 from bytelm.model_paths import no_model
+from bytelm.nn.quantized import replace_layers
 from bytelm.registry import LOADERS, architecture
 from bytelm.run import Description, Run
 from bytelm.vocab import ByteVocab, TokenVocab
@@ -299,6 +300,8 @@ def load_model(path: str | Path) -> ByteModel:
         raise CheckpointError(f"{run.path} does not describe a model: {error}") from None
     with torch.device("meta"):
         model = kind(config, stored.vocab, **_arguments(kind, stored))
+        if stored.quantization:
+            _quantize(model, stored, run.path)
     weights = run.read_weights()
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
@@ -313,6 +316,15 @@ def load_model(path: str | Path) -> ByteModel:
     model.load_state_dict(weights, assign=True)
     assert not any(buffer.is_meta for buffer in model.buffers()), f"{kind} has an unsaved buffer"
     return model.eval()
+
+
+def _quantize(model: ByteModel, stored: Description, path: Path) -> None:
+    """Make the layers that config.json names quantized ones; `CheckpointError` if it cannot be."""
+    assert stored.quantization is not None, "only what is quantized comes here"
+    try:
+        replace_layers(model, list(stored.quantization["layers"]), stored.quantization["scheme"])
+    except (BytelmError, KeyError) as error:
+        raise CheckpointError(f"{path} does not describe a quantized model: {error}") from None
 
 
 def _arguments(kind: type, stored: Description) -> dict[str, Any]:

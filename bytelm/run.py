@@ -41,8 +41,7 @@ from bytelm.vocab import TokenVocab, Vocab, vocab_from_dict
 if TYPE_CHECKING:
     from bytelm.arch.base import ByteModel
 
-WEIGHTS, RECIPE = "model.safetensors", "recipe.toml"
-_CONFIG = "config.json"
+WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.toml", "config.json"
 _INFILLING = ("fim_prefix", "fim_suffix", "fim_middle")
 
 
@@ -58,6 +57,8 @@ class Description:
     arguments      keyword arguments of the model besides config and vocabulary (JSON values, such
                    as the labels of a classifier); config.json has them under the same names
     files          names of other files in the directory that the model cannot be used without
+    quantization   of a model whose matrices are whole numbers: `scheme`, the parts that it was told
+                   to `keep`, and the names of the `layers` (`bytelm.hub.quantize`)
     """
 
     arch: str
@@ -68,6 +69,7 @@ class Description:
     specials: tuple[str, ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    quantization: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -93,8 +95,10 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json."""
+        quantized = {"quantization": dict(self.quantization)} if self.quantization else {}
         return {
             **self.arguments,
+            **quantized,
             "bytelm": __version__,
             "arch": self.arch,
             "family": self.family,
@@ -120,20 +124,21 @@ class Description:
                 context_bytes=int(stored.pop("context_bytes")),
                 specials=_specials(vocab, stored),
                 files=tuple(stored.pop("files", ())),
+                quantization=stored.pop("quantization", None),
                 arguments=stored,
             )
         except KeyError as error:
             raise CheckpointError(
-                f"{folder / _CONFIG} does not describe a model: it has no {error}"
+                f"{folder / CONFIG} does not describe a model: it has no {error}"
             ) from None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / _CONFIG
+    file = folder / CONFIG
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} is not a run directory: it has no {_CONFIG}") from None
+        raise CheckpointError(f"{folder} is not a run directory: it has no {CONFIG}") from None
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{file} is not JSON of a model: {error}") from None
 
@@ -193,7 +198,7 @@ class Run:
     def has_model(self) -> bool:
         """Whether config.json is there and describes one of our models; `CheckpointError` if it
         is not JSON."""
-        return (self.path / _CONFIG).is_file() and "arch" in _read_config(self.path)
+        return (self.path / CONFIG).is_file() and "arch" in _read_config(self.path)
 
     def recipe(self) -> Recipe:
         """The recipe the run was last trained with."""
@@ -214,7 +219,7 @@ class Run:
         for name, content in (files or {}).items():
             write_bytes(self.path / name, content)
         text = json.dumps(description.to_dict(), indent=2) + "\n"
-        write_text(self.path / _CONFIG, text)
+        write_text(self.path / CONFIG, text)
         with disk_errors(self.path):
             self.checkpoints.mkdir(exist_ok=True)
         sweep(self.checkpoints)
@@ -229,7 +234,7 @@ class Run:
         with disk_errors(best.path):
             best.path.mkdir(exist_ok=True)
         sweep(best.path)
-        for name in (*self.description().files, RECIPE, _CONFIG):
+        for name in (*self.description().files, RECIPE, CONFIG):
             write_bytes(best.path / name, (self.path / name).read_bytes())
         write_file(best.weights, lambda temporary: save_tensors(weights, temporary))
 

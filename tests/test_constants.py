@@ -146,6 +146,7 @@ ELSEWHERE = {
     "bytelm.lm.ngram._BITS": "tests/lm/test_ngram.py",
     "bytelm.lm.regex._CLASSES": "tests/lm/test_regex.py (flags)",
     "bytelm.lm.regex.MAX_NFA_STATES": "tests/lm/test_generate.py (patterns too large)",
+    "bytelm.nn.quantized._ALIGNMENT": "tests/hub/test_quantize.py (weights anywhere)",
     "bytelm.nn.tables.NONE": "tests/nn",
     "bytelm.nn.fused.SMALLEST": "tests/nn/test_fused.py",
     "bytelm.nn.fused._ROWS": "tests/nn/test_fused.py (threads)",

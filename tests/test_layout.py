@@ -54,13 +54,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model_paths": ("errors", "registry", "recipe"),
     "loading": (
         *("errors", "vocab", "registry", "run", "device", "model_paths", "arch.base"),
-        *("lm", "exact", "tokenizer"),
+        *("lm", "exact", "tokenizer", "nn.quantized"),
     ),
     "evaluate": (
         *(*_BASE, "arch.base", "data", "objectives", "recipe", "run", "training"),
         *("lm", "loading", "pictures"),
     ),
     "hub": ("errors", "vocab", "arch", "lm", "loading"),
+    "hub.quantize": ("errors", "files", "arch.base", "nn", "loading", "run"),
 }
 GRAPH = {
     name.removeprefix("bytelm").removeprefix("."): {

@@ -23,7 +23,7 @@ from bytelm.version import __version__
 
 _GROUPS = (
     *("train", "eval", "generate", "score", "chunks", "classify"),
-    *("data", "tokenizer", "models", "plot"),
+    *("data", "tokenizer", "models", "plot", "export"),
 )
 _USERS_DISK = (  # what only the user can put right
     *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM),

@@ -103,6 +103,11 @@ def _claim_given(run: Run, *, resume: bool) -> _Claim:
             f"{run.path} is not empty and is not a run directory (it has no {RECIPE}): "
             "choose another --run directory"
         )
+    elif run.has_model and run.description().quantization:
+        refusal = (
+            f"{run.path} holds quantized weights, which cannot be trained: train the run they were "
+            "exported from"
+        )
     if refusal:
         claim.lock.release()
         raise RecipeError(refusal)

@@ -38,6 +38,7 @@ COMMANDS = {
     "chunks": ["chunks", "{runs}/hnet", "{file}"],
     "classify": ["classify", "{runs}/labels", "{file}"],
     "plot": ["plot", "{file}", "--out", "{out}.png"],
+    "export": ["export", "{file}", "{out}", "--quantize", "int8"],
     "models": ["models", "{file}"],
     "data build": ["data", "build", "{file}", "--out", "{out}"],
     "data inspect": ["data", "inspect", "{file}"],
@@ -181,6 +182,7 @@ print(json.dumps(results), file=real)
 # commands that the binary file is nothing for, with what they give an answer to
 _ANSWERED = {
     "eval labels": ["eval", "{runs}/flat", "{runs}/text", "--json"],
+    "export": ["export", "{runs}/flat", "{out}", "--quantize", "int8"],
     "models": ["models", "hnet"],
     "plot": ["plot", "{trained}", "--out", "{out}.png"],
     "tokenizer decode": ["tokenizer", "decode", "{tokenizer}", "{folder}/ids"],
