@@ -1,27 +1,28 @@
 """Smaller weights: a model's matrices as int8 or int4 (`nn/quantized.py`), and such a run on disk.
 
-The numbers are torchao's: symmetric, rounded to nearest, the largest weight of an output channel at
-the end of the range (int8); the same between the smallest and the largest of each group (int4, as
-its tinygemm kernels want it). No data is looked at. What is left as it is: tables, norms,
-convolutions, the recurrence's own parameters, routers, and whatever the caller keeps.
+Round to nearest, and no data is looked at. int8 is torchao's `Int8WeightOnlyConfig`, bit for bit:
+symmetric, the largest weight of an output channel at the end of the range. int4 lies between the
+smallest and the largest weight of each group, in the form of torch's kernels. What is left as it
+is: tables, norms, convolutions, the recurrence's own parameters, routers, and what a caller keeps.
+
+torchao itself is not used: where it is installed, transformers imports it with every model, which
+takes seconds and prints what it misses; and its eager int8 layers convert the whole matrix at each
+call (docs/quantization.md).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from bytelm.arch.base import ByteModel
-from bytelm.errors import BytelmError, MissingExtraError, unknown_name
+from bytelm.errors import BytelmError, unknown_name
 from bytelm.files import is_vacant, new_folder, write_text
 from bytelm.loading import load_model
 from bytelm.nn.mamba2 import Mamba2
@@ -29,6 +30,8 @@ from bytelm.nn.quantized import Int4Linear, QuantizedLinear, replace_layers, sch
 from bytelm.run import CONFIG, RECIPE, WEIGHTS, Run, save_tensors
 
 KEEPABLE = ("head", "ssm")
+_INT8_SPAN = 127.5  # half of the levels, as torchao counts them
+_LEAST_STEP = 1e-6  # of a group of equal weights
 _TOKENIZER = "tokenizer.json"  # which older runs over tokens hold without saying so
 
 
@@ -60,8 +63,7 @@ def quantize_model(
     keep    parts that stay as they are: "head", the projection to the outcomes; "ssm", the
             projections of Mamba-2 layers
 
-    `BytelmError` for an unknown scheme or part, or a model that is quantized already;
-    `MissingExtraError` without torchao.
+    `BytelmError` for an unknown scheme or part, or a model that is quantized already.
     """
     kind = scheme_named(scheme)
     for part in keep:
@@ -138,38 +140,24 @@ def _matrices(model: nn.Module, keep: Sequence[str]) -> Iterator[tuple[str, nn.L
 
 def _quantized(layer: QuantizedLinear, weight: Tensor) -> tuple[Tensor, Tensor]:
     """`numbers` and `scale` of a layer for its weight (out, in) float32."""
-    primitives, utils = _torchao()
     if isinstance(layer, Int4Linear):
-        made = utils.groupwise_affine_quantize_tensor(weight, n_bit=4, groupsize=layer.group)
-        numbers, scale = made
-        high, low = numbers.unflatten(1, (-1, 2)).to(torch.uint8).unbind(-1)
-        return high << 4 | low, scale
-    row = (1, weight.shape[1])
-    span = {"quant_min": -128, "quant_max": 127}
-    eps = torch.finfo(torch.float32).eps
-    symmetric = primitives.MappingType.SYMMETRIC
-    scale, zero = primitives.choose_qparams_affine(
-        weight, symmetric, row, torch.int8, **span, eps=eps, scale_dtype=torch.float32
-    )
-    numbers = primitives.quantize_affine(weight, row, scale, zero, torch.int8, **span)
-    return numbers, scale.reshape(-1, 1)
+        return _int4(weight, layer.group)
+    least = torch.finfo(torch.float32).eps
+    scale = (weight.abs().amax(1, keepdim=True) / _INT8_SPAN).clamp(min=least)
+    return (weight * (1 / scale)).round().clamp(-128, 127).to(torch.int8), scale
 
 
-def _torchao() -> tuple[ModuleType, ModuleType]:
-    """torchao's quant_primitives and utils. What it says about kernels that it does not find is of
-    no use here."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import torchao.quantization.quant_primitives as primitives
-            import torchao.quantization.utils as utils
-    except ImportError:
-        raise MissingExtraError("torchao", "quantize", "quantizing a model") from None
-    finally:
-        logging.disable(level)
-    return primitives, utils
+def _int4(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """The nearest of 16 levels between the ends of each group, given that the kernels keep the
+    step and the offset (the level of number 8) in bfloat16."""
+    grouped = weight.unflatten(1, (-1, group))  # (out, groups, group)
+    low, high = grouped.amin(-1), grouped.amax(-1)
+    step = ((high - low) / 15).clamp(min=_LEAST_STEP)
+    scale = torch.stack((step, low + 8 * step), -1).to(torch.bfloat16)
+    step, offset = scale.float()[..., None, :].unbind(-1)
+    numbers = ((grouped - offset) / step + 8).round().clamp(0, 15).to(torch.uint8).flatten(1)
+    first, second = numbers.unflatten(1, (-1, 2)).unbind(-1)
+    return first << 4 | second, scale.transpose(0, 1)
 
 
 def _bytes(model: nn.Module) -> int:
