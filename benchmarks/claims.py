@@ -31,7 +31,8 @@ from benchmarks.figures import (
 README = "README.md"
 HNET = "H-Net, arXiv:2507.07955"
 NOT_CLAIMS = {  # name of a result -> why no claim stands on it
-    "model_types": "says which model types the converter reads or refuses: a table of docs/exact.md"
+    "tokenizer_families": "says which tokenizers are read as by their own libraries",
+    "model_types": "says which model types the converter reads or refuses",
 }
 
 # (source, claim) of what nothing here speaks to yet: replace by a `Claim` once it is measured

@@ -64,8 +64,9 @@ class CharacterEncoder(Encoder):
 
     encode_text: the ids of a well-formed string without any normalisation or dummy blank.
     byte_ids: the id of each single byte (`<0x00>` ...), for what has no piece and for bytes that
-    are no UTF-8. A literal U+2581, which such tokenizers cannot tell from a blank, is written in
-    bytes as well, so that every text keeps an encoding.
+    are no UTF-8 (U+FFFD itself is a character as any other). A literal U+2581, which such
+    tokenizers cannot tell from a blank, is written in bytes as well, so that every text keeps an
+    encoding.
     """
 
     def __init__(self, encode_text: Callable[[str], list[int]], byte_ids: dict[int, int]):
@@ -75,16 +76,16 @@ class CharacterEncoder(Encoder):
     def encode(self, data: bytes) -> list[int]:
         text, lengths, tail = decode(data)
         ids: list[int] = []
-        at = 0
-        for part in re.split(f"({_BLANK}|{PLACEHOLDER})", text):
-            end = at + len(part)
-            size = sum(lengths[at:end])
-            start = sum(lengths[:at])
-            at = end
-            if part in (_BLANK, PLACEHOLDER):
-                ids.extend(self.byte_ids[byte] for byte in data[start : start + size])
-            elif part:
-                ids.extend(self.encode_text(part))
+        at = start = 0  # in characters, in bytes
+        for match in _IN_BYTES.finditer(text):
+            here = match.start()
+            if text[here] == PLACEHOLDER and lengths[here] > 1:  # the character, not a bad byte
+                continue
+            ids += self.encode_text(text[at:here]) if at < here else []
+            start += sum(lengths[at:here])
+            ids += [self.byte_ids[byte] for byte in data[start : start + lengths[here]]]
+            at, start = here + 1, start + lengths[here]
+        ids += self.encode_text(text[at:]) if at < len(text) else []
         return ids + [self.byte_ids[byte] for byte in tail]
 
     def prefixes(self, window: bytes) -> Prefixes:
@@ -97,7 +98,7 @@ class CharacterEncoder(Encoder):
         return settled if _starts_character(window, settled) else 0
 
 
-_BLANK = "\u2581"
+_IN_BYTES = re.compile(f"\u2581|{PLACEHOLDER}")
 
 
 def _starts_character(data: bytes, at: int) -> bool:

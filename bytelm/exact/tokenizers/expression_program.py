@@ -129,15 +129,15 @@ class Program:
         return tuple(bool(mask >> bit & 1) for mask in self.behind)
 
 
-def character_sources(tree: Node) -> Iterator[str]:
+def characters_of(tree: Node) -> Iterator[Characters]:
     """The sets of characters that an expression names."""
     if isinstance(tree, Characters):
-        yield tree.source
+        yield tree
     elif isinstance(tree, Sequence | Choice):
         for part in tree.parts if isinstance(tree, Sequence) else tree.options:
-            yield from character_sources(part)
+            yield from characters_of(part)
     else:
-        yield from character_sources(tree.part)
+        yield from characters_of(tree.part)
 
 
 def compile_expression(tree: Node, classes: CharacterClasses) -> Program:

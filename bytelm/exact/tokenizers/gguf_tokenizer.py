@@ -1,8 +1,9 @@
 """The tokenizer in a GGUF file's own metadata, as tables.
 
 Not transformers' conversion of it, which forgets the pre-tokenizer: the file names it
-(`tokenizer.ggml.pre`), and the regular expressions behind the names that are known here are data,
-below. A file with another name still converts in mode "all", which needs no pre-tokenizer.
+(`tokenizer.ggml.pre`), and the regular expressions behind the names that are known are data in
+`known_expressions.py`. A file with another name still converts in mode "all", which needs no
+pre-tokenizer. SentencePiece vocabularies are handed to its own library.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from bytelm.errors import CheckpointError, MissingExtraError, unknown_name
 from bytelm.exact.tokenizers.added import behind_added
+from bytelm.exact.tokenizers.known_expressions import EXPRESSIONS
 from bytelm.exact.tokenizers.pretokenized import expression_spans
+from bytelm.exact.tokenizers.sentencepiece_model import Piece, tables_of_pieces
 from bytelm.exact.tokenizers.tables import (
     TokenizerTables,
     byte_level,
@@ -26,26 +29,6 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-_CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
-_GPT2 = _CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_DIGIT = r"\p{N}"
-
-
-def _cl100k(digits: str) -> str:
-    """The expression of cl100k and its descendants, which differ in how they group digits."""
-    return (
-        rf"(?i:{_CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-
-
-# tokenizer.ggml.pre -> expressions, applied one after the other
-EXPRESSIONS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("gpt-2", "phi-2", "olmo"), (_GPT2,)),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), (_DIGIT, _GPT2)),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx"), (_cl100k(r"\p{N}{1,3}"),)),
-    **dict.fromkeys(("qwen2", "stablelm2"), (_cl100k(_DIGIT),)),
-}
 # byte-level pre-tokenizers whose files put BOS before a text unless they say otherwise (llama.cpp)
 _ADDING_BOS = (
     "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "tekken", "lfm2"
@@ -155,9 +138,28 @@ def _byte_level_tables(
 def _sentencepiece_tables(
     metadata: dict[str, Any], tokens: list[str], types: list[int]
 ) -> TokenizerTables:
+    scores = metadata.get("tokenizer.ggml.scores") or []
     tables = TokenizerTables([piece_bytes(token) if token else None for token in tokens])
+    if len(scores) != len(tokens):
+        tables.reason = "the file has no scores of its pieces"
+    else:
+        try:  # SentencePiece ranks its merges by the scores of their results
+            tables, _ = tables_of_pieces(_pieces(tokens, scores, types))
+        except RuntimeError as error:
+            tables.reason = f"sentencepiece cannot read its pieces ({error})"
     for i in _place_specials(tables, tokens, types).values():
         tables.vocab_bytes[i] = piece_bytes(tokens[i])
     tables.dummy_prefix = b" " if metadata.get("tokenizer.ggml.add_space_prefix", True) else b""
-    tables.reason = tables.reason or "GGUF files keep no merges of SentencePiece tokenizers"
     return tables
+
+
+def _pieces(tokens: list[str], scores: list[float], types: list[int]) -> list[Piece]:
+    """The vocabulary for SentencePiece: markers are never text, and no piece is empty."""
+    kinds = [
+        _CONTROL if kind == _USER_DEFINED and is_marker(token) else kind if token else _UNUSED
+        for token, kind in zip(tokens, types, strict=True)
+    ]
+    for i in [i for i, kind in enumerate(kinds) if kind == _UNKNOWN][1:]:
+        kinds[i] = _UNUSED  # SentencePiece knows one
+    texts = [token or f"\0{i}" for i, token in enumerate(tokens)]
+    return [Piece(*piece) for piece in zip(texts, scores, kinds, strict=True)]

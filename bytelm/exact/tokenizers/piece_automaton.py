@@ -30,7 +30,7 @@ from bytelm.exact.tokenizers.expression_program import (
     Look,
     Program,
     Undecided,
-    character_sources,
+    characters_of,
     compile_expression,
 )
 
@@ -204,7 +204,7 @@ class PieceAutomaton:
     """
 
     def __init__(self, splits: Sequence[Split]):
-        sources = [source for split in splits for source in character_sources(split.tree)]
+        sources = [c.source for split in splits for c in characters_of(split.tree)]
         self.classes = CharacterClasses(sources)
         self._levels = [_Level(split, self.classes) for split in splits]
         keys: dict[_Key, int] = {tuple(level.begin for level in self._levels): 0}

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from bytelm.errors import BytelmError
-from bytelm.exact.tokenizers.expression import Characters, Repeat, literal, parse
+from bytelm.exact.tokenizers.character_sets import CODE_POINTS, members
+from bytelm.exact.tokenizers.expression import Characters, Node, Repeat, literal, parse
+from bytelm.exact.tokenizers.expression_program import characters_of
 from bytelm.exact.tokenizers.piece_automaton import BEHAVIORS, PieceAutomaton, Split
 
 Json = dict[str, Any]
@@ -31,14 +33,28 @@ def _splits(component: Json | None) -> list[Split]:
         return []
     kind = component.get("type")
     if kind == "Sequence":
-        members = component["pretokenizers"]
-        for member in members[:-1]:
-            if member.get("type") == "ByteLevel":
-                raise BytelmError("its pre-tokenizer cuts after it has written bytes as characters")
-        return [split for member in members for split in _splits(member)]
+        found: list[Split] = []
+        written = False  # bytes as characters, of which only those of ASCII are what they were
+        for member in component["pretokenizers"]:
+            splits = _splits(member)
+            if written and not all(_of_ascii(split.tree) for split in splits):
+                raise BytelmError(
+                    f"its pre-tokenizer {member.get('type')} cuts after bytes became characters"
+                )
+            written |= member.get("type") == "ByteLevel"
+            found += splits
+        return found
     if kind not in _READERS:
         raise BytelmError(f"its pre-tokenizer {kind} is not supported")
     return _READERS[kind](component)
+
+
+def _of_ascii(tree: Node) -> bool:
+    """Whether the expression matches printable ASCII alone, which the byte alphabet keeps."""
+    others = [*range(33), *range(127, CODE_POINTS)]
+    return not any(
+        part.negative or members(part.source)[others].any() for part in characters_of(tree)
+    )
 
 
 def _byte_level(component: Json) -> list[Split]:

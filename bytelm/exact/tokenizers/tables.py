@@ -27,7 +27,9 @@ from bytelm.lm.fim_templates import MARKERS, family_of
 
 BLANK = "\u2581"  # SentencePiece's visible blank
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_MARKER = re.compile(r"<[^\s<>]+>|\[[A-Z0-9_/]+\]")
+_MARKER = re.compile(
+    r"<(\||\uff5c)[^\s<>]+\1>|<(fim|PRE|SUF|MID)[-_a-z]*>|\[(/?INST|[A-Z]+FIX|MIDDLE)\]"
+)
 _SEPARATORS = ("<|endoftext|>", "<|end_of_text|>")
 _BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>")
 _TURN = re.compile(r"im_(start|end)|eot|eom|turn|header|<\|end\|>|user|assistant")
@@ -183,8 +185,8 @@ def piece_bytes(piece: str) -> bytes:
 
 
 def is_marker(content: str) -> bool:
-    """Whether an added token that its file does not call special is a marker all the same
-    (`<tool_call>`, `<|fim_prefix|>`, `[INST]`)."""
+    """Whether an added token that its file does not call special is a marker all the same, by its
+    spelling (`<|fim_prefix|>`, `<fim_prefix>`, `[INST]`). Tags such as `<table>` are text."""
     return content in MARKERS or _MARKER.fullmatch(content) is not None
 
 

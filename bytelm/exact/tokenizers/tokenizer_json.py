@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 
 from bytelm.errors import BytelmError
 from bytelm.exact.tokenizers.added import behind_added
+from bytelm.exact.tokenizers.components import BLANK, REFUSED, Limit, limits, parts
 from bytelm.exact.tokenizers.pre_tokenizers import piece_automaton
 from bytelm.exact.tokenizers.tables import (
-    BLANK,
     TokenizerTables,
     byte_level,
     character_encoder,
@@ -88,27 +88,24 @@ def _added_before(encode: Callable[[str], list[int]], tokenizer: Tokenizer) -> l
 
 
 def read_definition(definition: Json) -> TokenizerTables:
-    """Tables of a parsed tokenizer.json; `BytelmError` if it does not keep every byte of a text."""
+    """Tables of a parsed tokenizer.json; `BytelmError` if it does not keep every byte of a text, or
+    has a component that `components.py` refuses."""
     model = definition["model"]
-    kinds = {part["type"] for part in _parts(definition.get("pre_tokenizer"))}
-    kinds |= {part["type"] for part in _parts(definition.get("decoder"))}
-    if model["type"] == "BPE" and "ByteLevel" in kinds:
-        return _byte_level_tables(definition)
-    if model["type"] == "Unigram" or (model["type"] == "BPE" and model.get("byte_fallback")):
-        return _character_tables(definition)
-    raise BytelmError(
-        f"a {model['type']} tokenizer with {sorted(kinds) or 'no'} pre-tokenizer does not keep "
-        "every byte of its text, so it has no exact byte probabilities (BERT's WordPiece is one)"
-    )
-
-
-def _parts(component: Json | None) -> list[Json]:
-    """A component and, of a sequence, its members."""
-    if component is None:
-        return []
-    kinds = ("pretokenizers", "decoders", "normalizers", "processors")
-    members = next((component[kind] for kind in kinds if component.get(kind)), None)
-    return [part for member in members for part in _parts(member)] if members else [component]
+    kind = model.get("type", "BPE")
+    cutting = [part.get("type") for part in parts(definition.get("pre_tokenizer"))]
+    kinds = {*cutting, *(part.get("type") for part in parts(definition.get("decoder")))}
+    over_bytes = kind == "BPE" and "ByteLevel" in kinds
+    if not over_bytes and kind != "Unigram" and not (kind == "BPE" and model.get("byte_fallback")):
+        raise BytelmError(
+            f"a {kind} tokenizer with {sorted(map(str, kinds)) or 'no'} pre-tokenizer does not "
+            "keep every byte of its text, so it has no exact byte probabilities (BERT's WordPiece "
+            "is one)"
+        )
+    found = list(limits(definition, over_bytes=over_bytes))
+    refused = next((limit for limit in found if limit.action == REFUSED), None)
+    if refused is not None:
+        raise BytelmError(f"this tokenizer cannot be read: {refused.why}")
+    return (_byte_level_tables if over_bytes else _character_tables)(definition, found)
 
 
 def _place_added(
@@ -135,7 +132,7 @@ def _place_added(
             flags = [name for name in ("single_word", "lstrip", "rstrip") if added.get(name)]
             if flags:
                 tables.reason = f"its added token {content!r} is matched with {flags[0]}"
-    for part in _parts(definition.get("post_processor")):  # where our own files declare them
+    for part in parts(definition.get("post_processor")):  # where our own files declare them
         for name, item in (part.get("special_tokens") or {}).items():
             for i in item["ids"]:
                 tables.specials.setdefault(name, i)
@@ -143,7 +140,7 @@ def _place_added(
     return groups
 
 
-def _byte_level_tables(definition: Json) -> TokenizerTables:
+def _byte_level_tables(definition: Json, found: list[Limit]) -> TokenizerTables:
     model = definition["model"]
     tables = TokenizerTables([None] * (max(model["vocab"].values()) + 1))
     for token, i in model["vocab"].items():
@@ -156,10 +153,11 @@ def _byte_level_tables(definition: Json) -> TokenizerTables:
         elif data is not None and data != tables.vocab_bytes[i]:
             tables.vocab_bytes[i] = data
             tables.reason = f"token {i} is both {data!r} and an added token spelled another way"
+    tables.reason = _first(found) or tables.reason
     try:
-        pieces = piece_automaton(definition.get("pre_tokenizer"))
+        pieces = None if tables.reason else piece_automaton(definition.get("pre_tokenizer"))
     except BytelmError as error:
-        tables.reason = tables.reason or str(error)
+        tables.reason = str(error)
     if not tables.reason:
         encoder = merge_encoder(
             spelled,
@@ -171,6 +169,11 @@ def _byte_level_tables(definition: Json) -> TokenizerTables:
     return tables
 
 
+def _first(found: list[Limit]) -> str:
+    """The first reason for mode "all" only, if there is one."""
+    return found[0].why if found else ""
+
+
 def _merge(entry: str | list[str]) -> tuple[bytes, bytes]:
     """A merge, written "a b" in older files and ["a", "b"] in newer ones."""
     left, right = entry.split(" ") if isinstance(entry, str) else entry
@@ -180,7 +183,7 @@ def _merge(entry: str | list[str]) -> tuple[bytes, bytes]:
     return a, b
 
 
-def _character_tables(definition: Json) -> TokenizerTables:
+def _character_tables(definition: Json, found: list[Limit]) -> TokenizerTables:
     model = definition["model"]
     unigram = model["type"] == "Unigram"
     pieces = [piece for piece, _ in model["vocab"]] if unigram else _by_id(model["vocab"])
@@ -189,13 +192,15 @@ def _character_tables(definition: Json) -> TokenizerTables:
     if unknown is not None:
         tables.vocab_bytes[unknown] = None
     tables.dummy_prefix = b" " if _adds_blank(definition) else b""
-    tables.rewriting = _rewriting(definition)
+    tables.rewriting = tuple(limit.kind for limit in found if limit.place == "normalizer")
     added = _place_added(definition, tables, blanks=True)
     if any(added) and tables.dummy_prefix:
         name = min(data for group in added for data in group).decode()
         tables.reason = (
             f"it puts a dummy blank before a text, but not before the added token {name!r}"
         )
+    others = [limit for limit in found if limit.place != "normalizer"]
+    tables.reason = _first(others) or tables.reason
     if not tables.reason:
         plain = _without_normaliser(definition, set(tables.specials))
         encoder = character_encoder(
@@ -214,26 +219,12 @@ def _by_id(vocab: dict[str, int]) -> list[str]:
 
 def _adds_blank(definition: Json) -> bool:
     """Whether the tokenizer puts a dummy blank before a text."""
-    if any(part["type"] == "Prepend" for part in _parts(definition.get("normalizer"))):
+    if any(part["type"] == "Prepend" for part in parts(definition.get("normalizer"))):
         return True
     return any(
         part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never"
-        for part in _parts(definition.get("pre_tokenizer"))
+        for part in parts(definition.get("pre_tokenizer"))
     )
-
-
-def _rewriting(definition: Json) -> tuple[str, ...]:
-    """The parts of the normaliser that do more than make blanks visible and add a dummy one."""
-    return tuple(
-        part["type"]
-        for part in _parts(definition.get("normalizer"))
-        if part["type"] != "Prepend" and not _shows_blanks(part)
-    )
-
-
-def _shows_blanks(part: Json) -> bool:
-    replaced = (part.get("pattern"), part.get("content"))
-    return part["type"] == "Replace" and replaced == ({"String": " "}, BLANK)
 
 
 def _without_normaliser(definition: Json, specials: set[str]) -> Tokenizer:
@@ -242,11 +233,11 @@ def _without_normaliser(definition: Json, specials: set[str]) -> Tokenizer:
     model = dict(definition["model"])
     if model["type"] == "Unigram":  # text that spells a special must not be cheap to write as it
         model["vocab"] = [[p, -1e5 if p in specials else score] for p, score in model["vocab"]]
-    metaspace = [p for p in _parts(definition.get("pre_tokenizer")) if p["type"] == "Metaspace"]
+    metaspace = [p for p in parts(definition.get("pre_tokenizer")) if p["type"] == "Metaspace"]
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
-    parts = {
+    steps = {
         "normalizer": None if metaspace else replace,
         "pre_tokenizer": {**metaspace[0], "prepend_scheme": "never"} if metaspace else None,
     }
-    shell: Json = {"version": "1.0", "added_tokens": [], "model": model, **parts}
+    shell: Json = {"version": "1.0", "added_tokens": [], "model": model, **steps}
     return Tokenizer.from_str(json.dumps(shell))
