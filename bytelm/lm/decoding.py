@@ -7,14 +7,17 @@ its own and gives an immutable state when rows leave, enter or fork.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from bytelm.lm.decoder import DecoderState, outcomes, without_impossible
 from bytelm.lm.protocol import BatchState
 from bytelm.lm.running_logprob import check_pieces
+from bytelm.vocab import OUTCOMES
 
 
 class Decoding(ABC):
@@ -90,8 +93,12 @@ class InPlace(Decoding):
             return
         self._left -= 1
         self._written += fed
-        found = outcomes(self._stepper.step(list(fed)).cpu())
-        self._rows, self._logprobs = without_impossible(self._rows, data, found)
+        logits_BV = self._stepper.step(list(fed)).cpu()
+        logprobs_BO = torch.log_softmax(logits_BV[:, :OUTCOMES], dim=-1)
+        if not logprobs_BO.numpy().min() > -math.inf:  # some are impossible, or not numbers
+            found = outcomes(logits_BV)
+            self._rows, logprobs_BO = without_impossible(self._rows, data, found)
+        self._logprobs = logprobs_BO
 
     def state(self) -> DecoderState:
         if self._taken is not None:

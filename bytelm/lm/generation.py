@@ -186,8 +186,8 @@ class Generation:
     def _write(self, logprobs_BO: Tensor) -> None:
         """Give each text the distributions after its rows."""
         single: list[tuple[int, Writer]] = []
-        highest_B = logprobs_BO.amax(-1)  # NaN if a row has one
-        dead = {b for b, high in enumerate(highest_B.tolist()) if not high > -math.inf}
+        highest = logprobs_BO.numpy().max(-1).tolist()  # NaN if a row has one
+        dead = [b for b, high in enumerate(highest) if not high > -math.inf]
         at = 0
         for request in self._running:
             writer = request.writer

@@ -56,13 +56,12 @@ class Sampling:
 
     def draw(self, p_BO: Tensor, uniform_B: np.ndarray) -> list[int]:
         """One outcome per row of weights (B, 257), which need not be normalised, by inversion."""
-        import torch
-
-        cumulative = p_BO.cumsum(-1)
-        target = torch.from_numpy(uniform_B).to(p_BO)[:, None] * cumulative[:, -1:]
-        chosen = torch.searchsorted(cumulative, target, right=True)[:, 0]
-        last = p_BO.shape[-1] - 1 - (p_BO > 0).flip(-1).to(torch.uint8).argmax(-1)
-        return torch.minimum(chosen, last).tolist()
+        kept_BO = p_BO.numpy()
+        cumulative = kept_BO.cumsum(-1)
+        target = uniform_B[:, None] * cumulative[:, -1:]
+        chosen = (cumulative <= target).sum(-1)
+        last = kept_BO.shape[-1] - 1 - (kept_BO[:, ::-1] > 0).argmax(-1)
+        return [min(pair) for pair in zip(chosen.tolist(), last.tolist(), strict=True)]
 
     def probabilities(self, logprobs_BO: Tensor) -> Tensor:
         """(B, 257) float64: with what probability `choose` gives each outcome."""

@@ -178,23 +178,24 @@ class Writer:
 
 
 def write_step(logprobs_BO: Tensor, writers: Sequence[Writer]) -> None:
-    """Choose the next outcome of each writer from its row of logprobs (B, 257).
+    """Choose the next outcome of each writer from its row of logprobs (B, 257), on the CPU.
 
     A writer whose constraint cannot be met fails; the others do not notice.
     """
     masked_BO = _masked(logprobs_BO, writers)
-    drawn = [writer.random.random() for writer in writers]
+    drawn_B = np.array([writer.random.random() for writer in writers])
     groups: dict[Sampling, list[int]] = {}
     for b, writer in enumerate(writers):
         if writer.finish is None:
             groups.setdefault(writer.options.sampling, []).append(b)
+    exact_BO = logprobs_BO.numpy()
     for sampling, rows in groups.items():
-        index = torch.tensor(rows, device=logprobs_BO.device)
-        chosen = sampling.choose(masked_BO[index], np.array([drawn[b] for b in rows]))
-        outcome_N = torch.tensor(chosen, device=logprobs_BO.device)
-        gained = logprobs_BO[index, outcome_N].cpu().double().tolist()
-        for b, outcome, gain in zip(rows, chosen, gained, strict=True):
-            writers[b].write(outcome, gain)
+        if len(rows) == len(writers):
+            chosen = sampling.choose(masked_BO, drawn_B)
+        else:
+            chosen = sampling.choose(masked_BO[rows], drawn_B[rows])
+        for b, outcome in zip(rows, chosen, strict=True):
+            writers[b].write(outcome, float(exact_BO[b, outcome]))
 
 
 def write_drafted(logprobs_O: Tensor, writer: Writer, take: Callable[[Tensor, float], int]) -> None:

@@ -41,44 +41,56 @@ class AttentionSteps:
         )
 
     def step(self, x_nD: Tensor, places: Places) -> Tensor:
-        n = x_nD.shape[0]
-        qkv = self._project(x_nD).view(n, 3, self._heads, self._width)
-        qk = self._turn(qkv[:, :2], places)
-        q, k, v = qk[:, 0, :, None], qk[:, 1], qkv[:, 2]
-        keys, values = self._keys, self._values
-        mask = None
-        if places.position is not None:
-            if places.rows is not None:
-                keys, values = keys[places.span], values[places.span]
-            t = places.position
-            keys.select(2, t).copy_(k)
-            values.select(2, t).copy_(v)
-            first = 0 if self._window < 0 else max(0, t - self._window)
-            keys, values = keys[:, :, first : t + 1], values[:, :, first : t + 1]
+        n, H, K = x_nD.shape[0], self._heads, self._width
+        both, v = self._project(x_nD).split_with_sizes([2 * H * K, H * K], dim=-1)
+        q, k = self._turn(both.view(n, 2, H, K), places).unbind(1)
+        v = v.view(n, H, K)
+        q = q.unsqueeze(2)
+        if places.position is None:
+            out = self._attend_apart(q, k, v, places)
         else:
-            keys[places.index, :, places.slots] = k.to(keys.dtype)
-            values[places.index, :, places.slots] = v.to(values.dtype)
-            first, mask = places.mask(self._window, q.dtype)
-            keys, values = keys[:, :, first : places.longest], values[:, :, first : places.longest]
-            if places.rows is not None:
-                keys = keys.index_select(0, places.index)
-                values = values.index_select(0, places.index)
-        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-        return self._out(out.reshape(n, -1))
+            out = self._attend(q, k, v, places.position, places)
+        return self._out(out.reshape(n, H * K))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, t: int, places: Places) -> Tensor:
+        """Rows that all stand at position t: (n, H, 1, K)."""
+        keys, values = self._keys, self._values
+        if places.rows is not None:
+            keys, values = keys[places.span], values[places.span]
+        keys.select(2, t).copy_(k)
+        values.select(2, t).copy_(v)
+        first = 0 if self._window < 0 else max(0, t - self._window)
+        seen = t + 1 - first
+        keys, values = keys.narrow(2, first, seen), values.narrow(2, first, seen)
+        return F.scaled_dot_product_attention(q, keys, values)
+
+    def _attend_apart(self, q: Tensor, k: Tensor, v: Tensor, places: Places) -> Tensor:
+        """Rows at positions of their own: (n, H, 1, K)."""
+        index, slots = places.index, places.slots
+        self._keys[index, :, slots] = k
+        self._values[index, :, slots] = v
+        first, mask = places.mask(self._window, q.dtype)
+        seen = places.longest - first
+        keys, values = self._keys.narrow(2, first, seen), self._values.narrow(2, first, seen)
+        if places.rows is not None:
+            keys, values = keys.index_select(0, index), values.index_select(0, index)
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
 
     def _turn(self, qk: Tensor, places: Places) -> Tensor:
         """Queries and keys (n, 2, H, K), normalised and rotated."""
         if self._qk_norm:
             dtype, exact = qk.dtype, self._eps.dtype
-            qk = unit_rms(qk.to(exact), self._eps, 1 / self._width).to(dtype)
+            qk = qk if dtype is exact else qk.to(exact)
+            qk = unit_rms(qk, self._eps, 1 / self._width)
+            qk = qk if dtype is exact else qk.to(dtype)
         if self._tables is None:
             return qk
         cos, sin = self._tables.at(places)
         r = self._tables.width
         part = qk if r == self._width else qk[..., :r]
         turned = part * cos
-        halves = part.unflatten(-1, (2, r // 2))
-        turned.unflatten(-1, (2, r // 2)).addcmul_(halves.flip(-2), sin)
+        halves = (*part.shape[:-1], 2, r // 2)
+        turned.view(halves).addcmul_(part.unflatten(-1, halves[-2:]).flip(-2), sin)
         return turned if r == self._width else torch.cat((turned, qk[..., r:]), dim=-1)
 
     def state(self, lengths: Tensor) -> KVCache:

@@ -20,8 +20,8 @@ class MambaSteps:
     def __init__(self, module: Mamba2, state: MambaState):
         o = module.options
         self._options, self._heads, self._inner = o, module.heads, module.inner
-        self._widths = (module.inner, module.inner + 2 * module.shared, module.heads)
-        self._mixed_widths = (module.inner, module.shared, module.shared)
+        self._widths = [module.inner, module.inner + 2 * module.shared, module.heads]
+        self._mixed_widths = [module.inner, module.shared, module.shared]
         self._in, self._out = linear(module.in_proj), linear(module.out_proj)
         self._norm = rms_norm(module.norm)
         exact = torch.promote_types(module.in_proj.weight.dtype, torch.float32)
@@ -40,35 +40,42 @@ class MambaSteps:
 
     def step(self, x_nD: Tensor, places: Places) -> Tensor:
         n = x_nD.shape[0]
-        gate, mixed, dt = self._in(x_nD).split(self._widths, dim=-1)
-        whole = places.rows is None
-        if whole or n == 1:
-            tail, ssm = self._tail[places.span], self._ssm[places.span]
+        gate, mixed, dt = self._in(x_nD).split_with_sizes(self._widths, dim=-1)
+        if places.rows is None:
+            y = self._scan(self._convolve(mixed, self._tail), dt, self._ssm)
+        elif n == 1:
+            span = places.span
+            y = self._scan(self._convolve(mixed, self._tail[span]), dt, self._ssm[span])
         else:
             tail = self._tail.index_select(0, places.index)
             ssm = self._ssm.index_select(0, places.index)
-        inputs = torch.cat((tail, mixed[:, None].to(tail.dtype)), dim=1)
-        mixed = (inputs.to(mixed.dtype) * self._kernel).sum(1).add_(self._bias)
-        y = self._scan(F.silu(mixed, inplace=True), dt, ssm)
-        tail.copy_(inputs[:, 1:])
-        if not whole and n > 1:
+            y = self._scan(self._convolve(mixed, tail), dt, ssm)
             self._tail.index_copy_(0, places.index, tail)
             self._ssm.index_copy_(0, places.index, ssm)
         return self._out(self._norm(y.mul_(F.silu(gate))))
 
+    def _convolve(self, mixed: Tensor, tail: Tensor) -> Tensor:
+        """The convolution and SiLU over the inputs before and this one; writes `tail`."""
+        inputs = torch.cat((tail, mixed.unsqueeze(1)), dim=1)
+        tail.copy_(inputs[:, 1:])
+        return F.silu((inputs * self._kernel).sum(1).add_(self._bias), inplace=True)
+
     def _scan(self, mixed: Tensor, dt: Tensor, ssm: Tensor) -> Tensor:
         """The recurrence and its skip term: (n, inner); writes `ssm`."""
         o, n = self._options, mixed.shape[0]
-        x, B, C = mixed.split(self._mixed_widths, dim=-1)
-        step_nH = F.softplus(dt.to(self._exact) + self._dt_bias)
+        x, B, C = mixed.split_with_sizes(self._mixed_widths, dim=-1)
+        step_nH = F.softplus(dt + self._dt_bias)
         decay_nH = (step_nH * self._A).exp_()
-        both = torch.stack((decay_nH, step_nH))[..., None].expand(-1, -1, -1, o.head_dim)
-        decay, step = both.reshape(2, n, o.groups, -1).unbind(0)  # (n, G, heads * P)
-        gained = step * x.reshape(n, o.groups, -1)
-        B, C = (t.reshape(n, o.groups, o.d_state).to(self._exact) for t in (B, C))
-        ssm.mul_(decay[:, :, None]).addcmul_(B[..., None], gained[:, :, None])
-        y = torch.matmul(C[:, :, None], ssm).reshape(n, self._inner).to(x.dtype)
-        return torch.addcmul(y, x, self._D)
+        # of every channel instead of every head: (2, n, inner), decays first
+        wide = torch.stack((decay_nH, step_nH)).unsqueeze(-1).expand(-1, -1, -1, o.head_dim)
+        wide = wide.reshape(2, n, self._inner)
+        gained = (wide[1] * x).view(n, o.groups, 1, -1)
+        decay = wide[0].view(n, o.groups, 1, -1)
+        if B.dtype is not self._exact:
+            B, C = B.to(self._exact), C.to(self._exact)
+        ssm.mul_(decay).addcmul_(B.reshape(n, o.groups, -1, 1), gained)
+        y = torch.matmul(C.reshape(n, o.groups, 1, -1), ssm).view(n, self._inner)
+        return torch.addcmul(y if y.dtype is x.dtype else y.to(x.dtype), x, self._D)
 
     def state(self, lengths: Tensor) -> MambaState:
         """The immutable state of the rows."""

@@ -71,11 +71,12 @@ def rms_norm(norm: RMSNorm) -> Map:
     eps, share = weight.new_tensor(norm.eps), 1 / width
 
     def apply(x: Tensor) -> Tensor:
-        x = x.to(exact)
+        if x.dtype is not exact:
+            x = x.to(exact)
         if groups == 1:
             return unit_rms(x, eps, share).mul_(weight)
-        parts = unit_rms(x.unflatten(-1, (groups, width)), eps, share)
-        return parts.flatten(-2).mul_(weight)
+        parts = unit_rms(x.view(-1, groups, width), eps, share)
+        return parts.view(x.shape).mul_(weight)
 
     return apply
 
