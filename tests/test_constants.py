@@ -40,6 +40,14 @@ def scores(lm) -> Tensor:
     return torch.cat(lm.score_batch_with_end(texts, context=[b"he", None, b"", b"th"]))
 
 
+def read() -> Tensor:
+    """Scores, and what comes after ragged prompts."""
+    texts = [TEXT, b"", b"t", TEXT[:17]]
+    models = transformer(window=200), hnet(["m1", ["t1", ["T1"], "m1"], "m1"])
+    after = [lm.start_batch(texts).feed([b"a", TEXT, b"", b"the"]).logprobs() for lm in models]
+    return torch.cat([scores(transformer()), *(part.flatten() for part in after)])
+
+
 def native() -> Tensor:
     return torch.cat([steps(transformer(window=50, stride=20)), steps(hnet(["m1", ["T1"], "m1"]))])
 
@@ -118,7 +126,9 @@ CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.nn.cache._GROWTH": ((1, 7, 63, 1000), native),
     "bytelm.nn.stepping.ops._COPIED": ((0, 300), written_alone),
     "bytelm.nn.stepping.stack._FIRST_ROOM": ((1, 7, 1000), written_alone),
-    "bytelm.lm.decoder.BATCH_POSITIONS": ((1, 50, 10**6), lambda: scores(transformer())),
+    "bytelm.nn.cache._DOUBLED": ((0, 64, 10**6), native),
+    "bytelm.lm.decoder.BATCH_POSITIONS": ((1, 50, 10**6), read),
+    "bytelm.lm.decoder._PAIRS": ((1, 50, 700, 10**9), read),
     "bytelm.lm.decoder.MOST_UNREAD": ((0, 2, 5, 10**6), read_ahead),
     "bytelm.lm.subword._BATCH_LOGITS": ((1, 9000, 10**9), subword_tokens),
     "bytelm.lm.generation._SHORT": ((1, 5, 10**6), written),

@@ -38,7 +38,8 @@ from bytelm.vocab import OUTCOMES, ByteVocab
 M = TypeVar("M", bound=Decoder)
 
 MOST_UNREAD = 64  # bytes that a state may leave to the next call of the model
-BATCH_POSITIONS = 16_384  # positions of one scoring forward; bounds memory, not results
+BATCH_POSITIONS = 16_384  # positions of one forward pass; bounds memory, not results
+_PAIRS = 1 << 25  # pairs of positions that see each other, of one pass over a part of a text
 
 
 class DecoderLM(ByteLM, Generic[M]):
@@ -137,13 +138,29 @@ class DecoderLM(ByteLM, Generic[M]):
 
     @torch.no_grad()
     def _read(self, rows: Sequence[Sequence[int]], state: Any) -> tuple[Tensor, Any]:
-        """Feed each row of `state` its ids: (log-probs (B, 257), state)."""
+        """Feed each row of `state` its ids: (log-probs (B, 257), state). Long ones are fed block by
+        block, so that what is computed at once is bounded."""
+        longest = max(len(row) for row in rows)
+        positions = min(BATCH_POSITIONS, _PAIRS // max(longest, 1))
+        block = max(1, positions // len(rows))
+        logits_BV, state = self._read_block([row[:block] for row in rows], state)
+        for at in range(block, longest, block):
+            going = [b for b, row in enumerate(rows) if len(row) > at]
+            ids = [rows[b][at : at + block] for b in going]
+            if len(going) == len(rows):
+                logits_BV, state = self._read_block(ids, state)
+            else:
+                part = state.view(torch.tensor(going, device=logits_BV.device))
+                read = self._read_block(ids, part)
+                logits_BV, state = _put(logits_BV, state, going, *read)
+        return outcomes(logits_BV), state
+
+    def _read_block(self, rows: Sequence[Sequence[int]], state: Any) -> tuple[Tensor, Any]:
+        """`_read` in one pass, to logits (B, V)."""
         ids_BL, lengths_B = self._pad(rows)
         if ids_BL.shape[1] == 1:
-            logits_BV, state = self.model.step(ids_BL[:, 0], state)
-        else:
-            logits_BV, state = self.model.prefill(ids_BL, lengths_B, state)
-        return outcomes(logits_BV), state
+            return self.model.step(ids_BL[:, 0], state)
+        return self.model.prefill(ids_BL, lengths_B, state)
 
     @torch.no_grad()
     def _read_all(
@@ -270,11 +287,11 @@ class DecoderState(BatchState):
 
 
 def _put(
-    logprobs_BO: Tensor, state: Any, rows: list[int], new_logprobs: Tensor, part: Any
+    scores_BO: Tensor, state: Any, rows: list[int], new_scores: Tensor, part: Any
 ) -> tuple[Tensor, Any]:
-    """The log-probs and state with `rows` replaced by those of `part`."""
-    index = torch.tensor(rows, device=logprobs_BO.device)
-    return logprobs_BO.index_copy(0, index, new_logprobs), state.scatter(index, part)
+    """The scores and state with `rows` replaced by those of `part`."""
+    index = torch.tensor(rows, device=scores_BO.device)
+    return scores_BO.index_copy(0, index, new_scores), state.scatter(index, part)
 
 
 class DecoderReadAhead(ReadAhead):

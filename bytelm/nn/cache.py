@@ -18,7 +18,14 @@ from torch import Tensor
 from bytelm.nn.state import State
 
 _SEALED = torch.iinfo(torch.long).max  # "filled" of storage that somebody writes to in place
-_GROWTH = 64  # capacity is a multiple of this, and at least doubles when it grows
+_GROWTH = 64  # capacity is a multiple of this
+_DOUBLED = 2048  # smaller capacities double when they grow, larger ones grow by a quarter
+
+
+def grown(capacity: int, needed: int) -> int:
+    """The capacity, in positions, after one that is too small for `needed` of them."""
+    more = capacity if capacity < _DOUBLED else capacity // 4
+    return max(needed, capacity + more)
 
 
 class _Storage:
@@ -104,10 +111,14 @@ class KVCache(State):
         """(B, H, L, K) what queries at these positions of their rows see of all that was appended,
         `window` positions back (-1 = all)."""
         keys, values = self.read()
-        distance = positions_BL[:, :, None] - torch.arange(keys.shape[2], device=keys.device)
-        visible = distance >= 0
+        first = 0
+        if 0 <= window < keys.shape[2]:  # leave out what no row sees
+            first = max(0, int(positions_BL.min()) - window)
+            keys, values = keys[:, :, first:], values[:, :, first:]
+        slots = torch.arange(first, first + keys.shape[2], device=keys.device)
+        visible = slots <= positions_BL[:, :, None]
         if window >= 0:
-            visible &= distance <= window
+            visible &= slots >= positions_BL[:, :, None] - window
         # Outputs past a row's count are never read, but a mask row without any key would be NaN.
         visible[..., 0] |= ~visible.any(dim=-1)
         keys, values = keys.to(q_BHLK.dtype), values.to(q_BHLK.dtype)
@@ -156,7 +167,7 @@ class KVCache(State):
         fits = needed <= storage.keys.shape[2]
         if fits and bool((storage.filled[self.rows] == self.lengths).all()):
             return storage
-        return self._copied(needed if fits else max(needed, 2 * storage.keys.shape[2])).storage
+        return self._copied(needed if fits else grown(storage.keys.shape[2], needed)).storage
 
     def _copied(self, capacity: int) -> Self:
         """The same rows on storage of their own with room for `capacity` positions."""

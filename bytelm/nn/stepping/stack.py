@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bytelm.nn.attention import SelfAttention
-from bytelm.nn.cache import KVCache
+from bytelm.nn.cache import KVCache, grown
 from bytelm.nn.mamba2 import Mamba2, MambaState
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
@@ -22,7 +22,7 @@ from bytelm.nn.stepping.mamba2 import MambaSteps
 from bytelm.nn.stepping.ops import Map, linear, rms_norm, swiglu
 from bytelm.nn.stepping.places import Places, RotaryTables
 
-_FIRST_ROOM = 64  # positions; room for more doubles
+_FIRST_ROOM = 64  # positions
 
 
 class _Mixer(Protocol):
@@ -80,7 +80,7 @@ class StackSteps:
         lengths = self._lengths
         positions = lengths.copy() if rows is None else [lengths[b] for b in rows]
         if self._attention and max(positions) >= self._room:
-            self._grow(max(2 * self._room, max(positions) + 1))
+            self._grow(grown(self._room, max(positions) + 1))
         for b in range(len(lengths)) if rows is None else rows:
             lengths[b] += 1
         places = Places(rows, positions, self._device)
