@@ -4,6 +4,9 @@ The buffers are those of the `KVCache` it is made from, which is claimed, not co
 nobody else's to write to; they double when they are full.
 """
 
+from functools import cached_property
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,12 +24,23 @@ class AttentionSteps:
     def __init__(self, module: SelfAttention, cache: KVCache, tables: RotaryTables | None):
         options = module.options
         self._heads, self._width = options.heads, module.head_dim
-        self._window, self._tables = options.window, tables
+        self.module, self.tables = module, tables
+        self._window = options.window
         self._project, self._out = linear(module.Wqkv), linear(module.out_proj)
         self._qk_norm = options.qk_norm
         exact = torch.promote_types(module.Wqkv.weight.dtype, torch.float32)
         self._eps = torch.full((), QK_EPS, dtype=exact, device=module.Wqkv.weight.device)
         self._keys, self._values = cache.claim()
+
+    @property
+    def qk_eps(self) -> float:
+        """Of the norm of queries and keys; -1 = there is none."""
+        return QK_EPS if self._qk_norm else -1.0
+
+    @cached_property
+    def arrays(self) -> tuple[Any, Any]:
+        """The buffers of keys and values (R, H, capacity, K) as arrays on the CPU."""
+        return self._keys.numpy(), self._values.numpy()
 
     @property
     def capacity(self) -> int:
@@ -39,6 +53,7 @@ class AttentionSteps:
             F.pad(buffer, (0, 0, 0, capacity - buffer.shape[2]))
             for buffer in (self._keys, self._values)
         )
+        self.__dict__.pop("arrays", None)
 
     def step(self, x_nD: Tensor, places: Places) -> Tensor:
         n, H, K = x_nD.shape[0], self._heads, self._width
@@ -83,10 +98,10 @@ class AttentionSteps:
             qk = qk if dtype is exact else qk.to(exact)
             qk = unit_rms(qk, self._eps, 1 / self._width)
             qk = qk if dtype is exact else qk.to(dtype)
-        if self._tables is None:
+        if self.tables is None:
             return qk
-        cos, sin = self._tables.at(places)
-        r = self._tables.width
+        cos, sin = self.tables.at(places)
+        r = self.tables.width
         part = qk if r == self._width else qk[..., :r]
         turned = part * cos
         halves = (*part.shape[:-1], 2, r // 2)

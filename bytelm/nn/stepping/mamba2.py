@@ -18,7 +18,7 @@ class MambaSteps:
     """x (n, D) -> (n, D) for the rows of `Places`."""
 
     def __init__(self, module: Mamba2, state: MambaState):
-        o = module.options
+        self.module, o = module, module.options
         self._options, self._heads, self._inner = o, module.heads, module.inner
         self._widths = [module.inner, module.inner + 2 * module.shared, module.heads]
         self._mixed_widths = [module.inner, module.shared, module.shared]
@@ -37,6 +37,17 @@ class MambaSteps:
         self._ssm = rearrange(state.ssm, "b (g r) p n -> b g n (r p)", g=o.groups).contiguous()
         if self._ssm.data_ptr() == state.ssm.data_ptr():  # a transpose of nothing is no copy
             self._ssm = self._ssm.clone()
+
+    @property
+    def constants(self) -> tuple[Tensor, ...]:
+        """What follows from the weights: convolution (K, C) and its bias, dt_bias, A, and the skip
+        weights of all channels."""
+        return self._kernel, self._bias, self._dt_bias, self._A, self._D
+
+    @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """tails (R, K-1, C) and states (R, G, N, channels of a group)."""
+        return self._tail, self._ssm
 
     def step(self, x_nD: Tensor, places: Places) -> Tensor:
         n = x_nD.shape[0]

@@ -8,7 +8,9 @@ rows stand at the same position and are contiguous in the buffers (one row alway
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +41,16 @@ class Places:
         """(n,) numbers of the rows that step."""
         rows = range(len(self.positions)) if self.rows is None else self.rows
         return torch.tensor(list(rows), device=self.device)
+
+    @cached_property
+    def row_array(self) -> Any:
+        """`index` as an array of numpy."""
+        return np.array(range(len(self.positions)) if self.rows is None else self.rows)
+
+    @cached_property
+    def position_array(self) -> Any:
+        """`slots` as an array of numpy."""
+        return np.array(self.positions)
 
     @cached_property
     def slots(self) -> Tensor:
@@ -76,6 +88,13 @@ class RotaryTables:
         cos, sin = rotary_tables(positions, self.width, base=self.base, dtype=exact)
         cos, sin = cos.to(self.dtype), sin.to(self.dtype)
         self._cos, self._sin = torch.cat((cos, cos), dim=-1), torch.stack((-sin, sin), dim=1)
+        self._halves = cos, sin
+
+    @property
+    def arrays(self) -> tuple[Any, Any]:
+        """cos and sin (capacity, r / 2) as arrays on the CPU."""
+        cos, sin = self._halves
+        return cos.numpy(), sin.numpy()
 
     def at(self, places: Places) -> tuple[Tensor, Tensor]:
         """cos (r) or (n, 1, 1, r), sin (2, r / 2) or (n, 1, 1, 2, r / 2)."""

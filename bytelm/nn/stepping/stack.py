@@ -5,7 +5,7 @@ works before somebody makes it fast.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,11 @@ from bytelm.nn.stepping.mamba2 import MambaSteps
 from bytelm.nn.stepping.ops import Map, linear, rms_norm, swiglu
 from bytelm.nn.stepping.places import Places, RotaryTables
 
+if TYPE_CHECKING:
+    from bytelm.nn.stepping.fused import Kernel
+
 _FIRST_ROOM = 64  # positions
+MOST_ROWS = 8  # that kernels are used for; for more, torch's products of matrices are faster
 
 
 class _Mixer(Protocol):
@@ -57,7 +61,7 @@ class StackSteps:
 
     chunks = 0
 
-    def __init__(self, stack: Stack, state: StackState, rows: int):
+    def __init__(self, stack: Stack, state: StackState, rows: int, *, compiled: bool = True):
         self._device = stack.rmsnorm.weight.device
         self._exact = torch.promote_types(stack.rmsnorm.weight.dtype, torch.float32)
         self._lengths = _lengths(state, rows)  # positions that each row holds; 0 if nobody looks
@@ -68,6 +72,7 @@ class StackSteps:
         for layer, before in zip(stack.layers, state.layers, strict=True):
             self._add(layer, before)
         self._norm = rms_norm(stack.rmsnorm)
+        self._kernels = _kernels(stack, self._mixers) if compiled else None
         self._room = min((layer.capacity for layer in self._attention), default=0)
         if self._attention:
             self._grow(max(self._room, _FIRST_ROOM))
@@ -85,8 +90,13 @@ class StackSteps:
             lengths[b] += 1
         places = Places(rows, positions, self._device)
         x = x_nD.to(self._exact, copy=True)
-        for step in self._steps:
-            step(x, places)
+        if self._kernels is not None and len(x) <= MOST_ROWS:
+            array = x.numpy()
+            for kernel in self._kernels:
+                kernel(array, places)
+        else:
+            for step in self._steps:
+                step(x, places)
         return self._norm(x)
 
     def state(self) -> StackState:
@@ -137,6 +147,19 @@ class StackSteps:
                 o.rotary_dim, base=o.base, dtype=dtype, device=self._device
             )
         return self._tables[key]
+
+
+def _kernels(stack: Stack, mixers: Sequence[Any]) -> "list[Kernel] | None":
+    """The residual blocks of all layers as compiled kernels; None if some layer has none."""
+    from bytelm.nn.stepping.fused import fused  # compiles, which not every user of a model needs
+
+    found: list[Kernel] = []
+    for layer, mixer in zip(stack.layers, mixers, strict=True):
+        blocks = fused(layer, mixer)
+        if blocks is None:
+            return None
+        found += blocks
+    return found
 
 
 def _norm(module: nn.Module) -> Map:
