@@ -23,7 +23,9 @@ from bytelm.data.batch import Batch
 from bytelm.nn.linear import Linear
 from bytelm.nn.segments import Segments, last_valid
 from bytelm.nn.state import State
+from bytelm.nn.stack import Stack
 from bytelm.nn.stepping.ops import linear
+from bytelm.nn.stepping.stack import compiles
 from bytelm.nn.stepping.stepper import Stepper
 from bytelm.nn.tables import NONE, IdMap, id_map
 from bytelm.vocab import Vocab
@@ -88,8 +90,9 @@ class BackboneModel(CausalModel[S]):
         to; -> (outputs (B, L, D), new state). `batch` holds the same positions' ids, and their
         boundaries where the caller gives them."""
 
-    def body_steps(self, state: S, rows: int) -> BodySteps | None:
-        """The body in place, from a state of `rows` rows; None = only `extend_body` decodes."""
+    def body_steps(self, state: S, rows: int, *, compiled: bool) -> BodySteps | None:
+        """The body in place, from a state of `rows` rows; None = only `extend_body` decodes.
+        compiled: through kernels, where all its stacks have them."""
         return None
 
     @abstractmethod
@@ -141,8 +144,13 @@ class BackboneModel(CausalModel[S]):
         x, state = self.extend_body(self._embed(batch.ids), None, state, batch)
         return self._head(x[:, 0]), state
 
-    def stepper(self, state: S, rows: int) -> Stepper:
-        body = self.body_steps(state, rows)
+    @property
+    def compiles(self) -> bool:
+        found = [compiles(part) for part in self.backbone.modules() if isinstance(part, Stack)]
+        return bool(found) and all(found)
+
+    def stepper(self, state: S, rows: int, *, compiled: bool = False) -> Stepper:
+        body = self.body_steps(state, rows, compiled=compiled)
         return super().stepper(state, rows) if body is None else BackboneStepper(self, body)
 
     def flops_per_byte(self, context_bytes: int) -> float:

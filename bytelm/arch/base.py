@@ -210,10 +210,16 @@ class Decoder(ByteModel, Generic[S]):
             steps.append(logits.new_zeros(len(ids), logits.shape[1]).index_copy(0, rows, logits))
         return torch.stack(steps, dim=1), state
 
-    def stepper(self, state: S, rows: int) -> Stepper:
+    @property
+    def compiles(self) -> bool:
+        """Whether `stepper` has a compiled form for this model as it is now."""
+        return False
+
+    def stepper(self, state: S, rows: int, *, compiled: bool = False) -> Stepper:
         """The `rows` rows of a state, to be fed one id at a time in place; the state stays valid.
 
-        By default through `step`; faster where an architecture knows how.
+        By default through `step`; faster where an architecture knows how. compiled: through
+        kernels, for models that have them (`compiles`).
         """
         return StateStepper(self.step, state)
 

@@ -70,8 +70,8 @@ class Transformer(BackboneModel[StackState]):
     ) -> tuple[Tensor, StackState]:
         return self.backbone.extend(x_BLD, counts, state)
 
-    def body_steps(self, state: StackState, rows: int) -> StackSteps:
-        return StackSteps(self.backbone, state, rows)
+    def body_steps(self, state: StackState, rows: int, *, compiled: bool) -> StackSteps:
+        return StackSteps(self.backbone, state, rows, compiled=compiled)
 
     def init_state(self, batch_size: int) -> StackState:
         return self.backbone.init_state(batch_size)

@@ -8,20 +8,39 @@ its own and gives an immutable state when rows leave, enter or fork.
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from bytelm.lm.decoder import DecoderState, outcomes, without_impossible
-from bytelm.lm.protocol import BatchState
+from bytelm.errors import BytelmError, unknown_name
+from bytelm.lm.decoder import DecoderLM, DecoderState, outcomes, without_impossible
+from bytelm.lm.protocol import BatchState, ByteLM
 from bytelm.lm.running_logprob import check_pieces
 from bytelm.vocab import OUTCOMES
 
 
+Backend = Literal["auto", "eager", "compiled"]
+KERNELS = "bytelm.nn.stepping.fused"
+_PAYS = 512  # bytes whose decoding gains more from compiled kernels than loading them takes
+
+
 class Decoding(ABC):
-    """Several independent texts, one per row, that change as they are fed."""
+    """Several independent texts, one per row, that change as they are fed.
+
+    backend, why   by what they are decoded, and why by that, for people
+    """
+
+    backend = "immutable"
+    why = "states of this model are all it has"
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks of its outermost stage a hierarchical model began since this was made."""
+        return 0
 
     @abstractmethod
     def logprobs(self) -> Tensor:
@@ -36,19 +55,48 @@ class Decoding(ABC):
         """The rows now, as an immutable state."""
 
 
-def decoding(state: BatchState, *, forks: bool = False) -> Decoding:
-    """The rows of `state`, to be continued; in place where the model can, unless they will be
-    forked with every byte."""
-    if isinstance(state, DecoderState) and not forks:
-        return InPlace(state)
-    return Immutable(state)
+def check_backend(lm: ByteLM, backend: str) -> None:
+    """`BytelmError` for a backend that there is not, or that this model does not have."""
+    if backend not in get_args(Backend):
+        raise BytelmError(unknown_name("backend", backend, get_args(Backend)))
+    if backend == "compiled" and not _compiles(lm):
+        raise BytelmError(
+            "backend='compiled' needs a native model of Mamba-2, attention and SwiGLU layers in "
+            f"float32 or float64 on the CPU, which this {type(lm).__name__} is not: use 'auto'"
+        )
+
+
+def _compiles(lm: ByteLM) -> bool:
+    return isinstance(lm, DecoderLM) and lm.model.compiles
+
+
+def decoding(
+    state: BatchState, *, forks: bool = False, backend: Backend = "auto", wanted: int = 0
+) -> Decoding:
+    """The rows of `state`, to be continued; in place where the model can.
+
+    forks: whether they will be forked with every byte, which states are for; backend: what
+    computes, of which "auto" takes what pays for `wanted` bytes.
+    """
+    if not isinstance(state, DecoderState):
+        return Immutable(state)
+    if forks:
+        return Immutable(state, why="beams fork with every byte")
+    if backend != "auto":
+        return InPlace(state, compiled=backend == "compiled", why="as asked")
+    if not _compiles(state._lm):
+        return InPlace(state, compiled=False, why="this model has no compiled form here")
+    if KERNELS in sys.modules:
+        return InPlace(state, compiled=True, why="kernels are loaded")
+    pays, more = wanted >= _PAYS, "at least" if wanted >= _PAYS else "fewer than"
+    return InPlace(state, compiled=pays, why=f"{more} {_PAYS} bytes are wanted")
 
 
 class Immutable(Decoding):
     """Through the states of any `ByteLM`."""
 
-    def __init__(self, state: BatchState):
-        self._state = state
+    def __init__(self, state: BatchState, *, why: str = Decoding.why):
+        self._state, self.why = state, why
 
     def logprobs(self) -> Tensor:
         return self._state.logprobs().cpu()
@@ -67,7 +115,9 @@ class InPlace(Decoding):
     immutable state and come back: both are rare, and exist there once.
     """
 
-    def __init__(self, state: DecoderState):
+    def __init__(self, state: DecoderState, *, compiled: bool, why: str):
+        self.backend, self.why = ("compiled" if compiled else "eager"), why
+        self._chunks = 0  # begun before the present stepper was made
         self._taken: DecoderState | None = state  # rows that were not fed yet
         self._logprobs = state.logprobs().cpu()
 
@@ -75,7 +125,9 @@ class InPlace(Decoding):
         state = state.caught_up()
         self._taken = None
         self._lm, self._rows, self._logprobs = state._lm, state._rows, state.logprobs().cpu()
-        self._stepper = self._lm.model.stepper(state._state, state.rows)
+        self._stepper = self._lm.model.stepper(
+            state._state, state.rows, compiled=self.backend == "compiled"
+        )
         self._written = bytearray()  # one byte per row and step
         # steps until the first window slides
         self._left = min(row.sliding.room(len(row.text)) for row in self._rows) - 1
@@ -89,6 +141,7 @@ class InPlace(Decoding):
         check_pieces(data, len(self._rows))
         fed = b"".join(data)
         if self._left == 0 or any(len(piece) != 1 for piece in data):
+            self._chunks = self.chunks
             self._take(self.state().feed(data))
             return
         self._left -= 1
@@ -99,6 +152,10 @@ class InPlace(Decoding):
             found = outcomes(logits_BV)
             self._rows, logprobs_BO = without_impossible(self._rows, data, found)
         self._logprobs = logprobs_BO
+
+    @property
+    def chunks(self) -> int:
+        return self._chunks + (0 if self._taken is not None else self._stepper.chunks)
 
     def state(self) -> DecoderState:
         if self._taken is not None:

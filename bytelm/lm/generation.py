@@ -15,9 +15,10 @@ that request with the finish "error"; `result` raises it. The others do not noti
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
@@ -25,11 +26,12 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.lm.beam import BeamWriter
-from bytelm.lm.decoding import Decoding, decoding
+from bytelm.lm.decoding import Backend, Decoding, check_backend, decoding
 from bytelm.lm.draft import Draft
 from bytelm.lm.options import GenerateOptions
 from bytelm.lm.protocol import BatchState, ByteLM, Context, ContextLike, require_possible
 from bytelm.lm.speculative import DraftCounts, DraftedText, Speculation, readable
+from bytelm.lm.stats import GenerationStats
 from bytelm.lm.writer import Finish, Generated, Writer, write_step
 
 Event = tuple[int, bytes, Finish | None]
@@ -75,10 +77,12 @@ class Generation:
     ([b' or ', b'ot t', b' not'], 'length')
     """
 
-    def __init__(self, lm: ByteLM, *, rows: int = 16):
+    def __init__(self, lm: ByteLM, *, rows: int = 16, backend: Backend = "auto"):
         if rows < 1:
             raise BytelmError(f"rows must be at least 1, not {rows}")
-        self.lm, self.rows = lm, rows
+        check_backend(lm, backend)
+        self.lm, self.rows, self.backend = lm, rows, backend
+        self._stats, self._began = GenerationStats(), 0.0
         self._keys = count()
         self._known: dict[int, _Request] = {}
         self._waiting: dict[int, _Request] = {}
@@ -87,6 +91,12 @@ class Generation:
         self._speculation = Speculation()
         self._verified: list[_Request] = []  # that were written in this step already
         self._due: deque[_Request] = deque()  # of whose last step nobody was told yet
+
+    @property
+    def stats(self) -> GenerationStats:
+        """What the run has done until now."""
+        running = 0 if self._batch is None else self._batch.chunks
+        return replace(self._stats, chunks=self._stats.chunks + running)
 
     @property
     def running(self) -> int:
@@ -176,10 +186,17 @@ class Generation:
         return [event for event in events if event]
 
     def _step(self) -> None:
+        began, read = time.perf_counter(), self._stats.prefill
+        self._began = self._began or began
         self._advance()
         taken = self._admit()
         if self._batch is not None:
             self._write(self._batch.logprobs())
+            now = time.perf_counter()
+            if self._stats.first is None:
+                self._stats.first = now - self._began
+            self._stats.decode += now - began - (self._stats.prefill - read)
+            self._stats.written += len(self._running)
         self._due += [request for request in taken if request not in self._running]
         self._due += self._running
 
@@ -235,6 +252,8 @@ class Generation:
                 writer.width = len(writer.next_rows)
         self._running = left
         if not left or self._batch is None:
+            if self._batch is not None:
+                self._stats.chunks += self._batch.chunks
             self._batch = None
             return
         if rows != list(range(at)):
@@ -270,12 +289,21 @@ class Generation:
         assert request.drafted is not None, "only drafted texts are verified"
         fail = partial(self._fail, request)
         written = self._speculation.verify(request.drafted, draft, logprobs_NO, fail)
+        self._stats.written += max(1, written) - 1  # one is counted with every step
         return max(1, written)
 
     def _hold(self, state: BatchState) -> None:
         """Decode these rows from now on."""
-        forks = any(request.writer.options.beams for request in self._running)
-        self._batch = decoding(state, forks=forks)
+        if self._batch is not None:
+            self._stats.chunks += self._batch.chunks
+        options = [request.writer.options for request in self._running]
+        self._batch = decoding(
+            state,
+            forks=any(given.beams for given in options),
+            backend=self.backend,
+            wanted=sum(given.max_bytes for given in options),
+        )
+        self._stats.backend, self._stats.why = self._batch.backend, self._batch.why
 
     def _admit(self) -> list[_Request]:
         """Let waiting prompts join where rows are free; -> those that no longer wait. One that has
@@ -314,8 +342,18 @@ class Generation:
         asked = [(request.prompt, request.context) for request in joining]
         place = {both: i for i, both in enumerate(dict.fromkeys(asked))}
         prompts, contexts = zip(*place, strict=True)
+        began = time.perf_counter()
         state = self.lm.start_batch(prompts, context=contexts)
+        self._stats.prefill += time.perf_counter() - began
+        self._stats.prompt_bytes += sum(map(_size, place))
+        self._stats.begun += len(joining)
         return state if len(place) == len(asked) else state.select([place[both] for both in asked])
+
+
+def _size(asked: tuple[bytes, Context]) -> int:
+    """Symbols of a prompt and its context."""
+    prompt, context = asked
+    return len(prompt) + sum(len(part) if isinstance(part, bytes) else 1 for part in context)
 
 
 def _of_like_length(requests: Sequence[_Request]) -> list[list[_Request]]:
@@ -323,6 +361,6 @@ def _of_like_length(requests: Sequence[_Request]) -> list[list[_Request]]:
     at most doubles a long prefill."""
     groups: dict[int, list[_Request]] = {}
     for request in requests:
-        size = sum(len(part) for part in (request.prompt, *request.context))
+        size = _size((request.prompt, request.context))
         groups.setdefault((size // _SHORT).bit_length(), []).append(request)
     return list(groups.values())

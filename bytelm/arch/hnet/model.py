@@ -73,8 +73,8 @@ class HNet(BackboneModel[State]):
     ) -> tuple[Tensor, State]:
         return self.backbone.extend(x_BLD, counts, state, batch)
 
-    def body_steps(self, state: State, rows: int) -> LevelSteps:
-        return level_steps(self.backbone, state, rows)
+    def body_steps(self, state: State, rows: int, *, compiled: bool) -> LevelSteps:
+        return level_steps(self.backbone, state, rows, compiled=compiled)
 
     def init_state(self, batch_size: int) -> State:
         return self.backbone.init_state(batch_size)

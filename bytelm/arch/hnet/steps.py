@@ -15,7 +15,7 @@ from bytelm.arch.hnet.levels import ChunkLevel, Level, LevelState, MainLevel
 from bytelm.nn.chunking import P_MIN
 from bytelm.nn.stack import StackState
 from bytelm.nn.state import State
-from bytelm.nn.stepping.boundaries import RuleSteps, rule_steps
+from bytelm.nn.stepping.boundaries import rule_steps
 from bytelm.nn.stepping.ops import linear
 from bytelm.nn.stepping.stack import StackSteps
 
@@ -38,9 +38,9 @@ class MainLevelSteps:
 
     chunks = 0
 
-    def __init__(self, level: MainLevel, state: StackState, rows: int):
+    def __init__(self, level: MainLevel, state: StackState, rows: int, *, compiled: bool):
         self._pad, self._outer_dim = level.pad_dimension, level.outer_dim
-        self._stack = StackSteps(level.main_network, state, rows)
+        self._stack = StackSteps(level.main_network, state, rows, compiled=compiled)
 
     def step(self, x_nD: Tensor, rows: Sequence[int] | None, ids: Sequence[int] | None) -> Tensor:
         return self._stack.step(_widen(x_nD, self._pad), rows)[:, : self._outer_dim]
@@ -52,14 +52,14 @@ class MainLevelSteps:
 class ChunkLevelSteps:
     """Encoder, rule, inner level where a chunk starts, smoothing, decoder."""
 
-    def __init__(self, level: ChunkLevel, state: LevelState, rows: int, rule: RuleSteps):
+    def __init__(self, level: ChunkLevel, state: LevelState, rows: int, *, compiled: bool):
         assert level.pooler.delay == 0, "a chunk is read from its first position on"
         self._pad, self._outer_dim = level.pad_dimension, level.outer_dim
-        self._encoder = StackSteps(level.encoder, state.encoder, rows)
-        self._decoder = StackSteps(level.decoder, state.decoder, rows)
+        self._encoder = StackSteps(level.encoder, state.encoder, rows, compiled=compiled)
+        self._decoder = StackSteps(level.decoder, state.decoder, rows, compiled=compiled)
         self._skip = linear(level.residual_proj)
-        self._rule = rule
-        self._inner = level_steps(level.main_network, state.inner, rows)
+        self._rule = rule_steps(level.routing_module, state.rule)
+        self._inner = level_steps(level.main_network, state.inner, rows, compiled=compiled)
         self._positions: list[int] = state.position.tolist()
         self._smoothed = state.smoothed.clone()
         self.chunks = 0
@@ -120,12 +120,12 @@ class ChunkLevelSteps:
         )
 
 
-def level_steps(level: Level, state: Any, rows: int) -> LevelSteps:
+def level_steps(level: Level, state: Any, rows: int, *, compiled: bool) -> LevelSteps:
     """A level and all inside it, in place."""
     if isinstance(level, MainLevel):
-        return MainLevelSteps(level, state, rows)
+        return MainLevelSteps(level, state, rows, compiled=compiled)
     assert isinstance(level, ChunkLevel), f"there are no steps for {type(level).__name__}"
-    return ChunkLevelSteps(level, state, rows, rule_steps(level.routing_module, state.rule))
+    return ChunkLevelSteps(level, state, rows, compiled=compiled)
 
 
 def _widen(x: Tensor, pad: Tensor | None) -> Tensor:

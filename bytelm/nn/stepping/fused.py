@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bytelm.nn.linear import Linear
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
 from bytelm.nn.stack import Block
@@ -23,36 +21,13 @@ from bytelm.nn.stepping.places import Places
 Kernel = Callable[[Any, Places], None]  # x (n, D), an array that is written to
 
 
-def fused(layer: nn.Module, mixer: Any) -> list[Kernel] | None:
-    """The residual blocks of a layer, whose mixer's steps are `mixer`; None if they are not all of
-    a kind that has a kernel."""
-    if type(layer) is not Block or not _fits(layer):
-        return None
-    blocks: list[Kernel] = []
-    if isinstance(mixer, AttentionSteps):
-        blocks.append(_attention(layer, mixer))
-    elif isinstance(mixer, MambaSteps):
-        blocks.append(_mamba(layer, mixer))
-    else:
-        return None
+def fused(layer: Block, mixer: AttentionSteps | MambaSteps) -> list[Kernel]:
+    """The residual blocks of a layer whose mixer's steps are `mixer`; it must be one that
+    `stack.compiles` says can be compiled."""
+    blocks = [_attention(layer, mixer) if isinstance(mixer, AttentionSteps) else _mamba(layer, mixer)]
     if layer.mlp is not None:
         blocks.append(_swiglu(layer.norm2, layer.mlp))
     return blocks
-
-
-def _fits(layer: Block) -> bool:
-    """Whether its parts are ours, and its weights plain arrays of one exact dtype on the CPU."""
-    first = layer.norm1.weight.dtype
-    kinds = (Block, RMSNorm, Linear, SwiGLU, nn.Conv1d, type(layer.mixer))
-    return all(type(part) in kinds for part in layer.modules()) and all(
-        type(weight) is nn.Parameter
-        and type(weight.data) is Tensor
-        and weight.dtype is first
-        and first in (torch.float32, torch.float64)
-        and weight.device.type == "cpu"
-        and weight.is_contiguous()
-        for weight in layer.parameters()
-    )
 
 
 def _array(tensor: Tensor) -> Any:

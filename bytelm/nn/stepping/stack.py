@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bytelm.nn.attention import SelfAttention
 from bytelm.nn.cache import KVCache, grown
+from bytelm.nn.linear import Linear
 from bytelm.nn.mamba2 import Mamba2, MambaState
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from bytelm.nn.stepping.fused import Kernel
 
 _FIRST_ROOM = 64  # positions
-MOST_ROWS = 8  # that kernels are used for; for more, torch's products of matrices are faster
+MOST_ROWS = 32  # that kernels are used for; for more, torch's products of matrices are faster
 
 
 class _Mixer(Protocol):
@@ -61,7 +62,7 @@ class StackSteps:
 
     chunks = 0
 
-    def __init__(self, stack: Stack, state: StackState, rows: int, *, compiled: bool = True):
+    def __init__(self, stack: Stack, state: StackState, rows: int, *, compiled: bool = False):
         self._device = stack.rmsnorm.weight.device
         self._exact = torch.promote_types(stack.rmsnorm.weight.dtype, torch.float32)
         self._lengths = _lengths(state, rows)  # positions that each row holds; 0 if nobody looks
@@ -149,17 +150,32 @@ class StackSteps:
         return self._tables[key]
 
 
-def _kernels(stack: Stack, mixers: Sequence[Any]) -> "list[Kernel] | None":
-    """The residual blocks of all layers as compiled kernels; None if some layer has none."""
+def compiles(stack: Stack) -> bool:
+    """Whether all layers have compiled kernels: parts of ours, whose weights are plain arrays of
+    one dtype, float32 or float64, on the CPU."""
+    kinds = (Block, RMSNorm, Linear, SwiGLU, SelfAttention, Mamba2, nn.Conv1d)
+    dtype = stack.rmsnorm.weight.dtype
+    return (
+        dtype in (torch.float32, torch.float64)
+        and all(type(part) in kinds for layer in stack.layers for part in layer.modules())
+        and all(
+            type(weight) is nn.Parameter
+            and type(weight.data) is Tensor
+            and weight.dtype is dtype
+            and weight.device.type == "cpu"
+            and weight.is_contiguous()
+            for weight in stack.parameters()
+        )
+    )
+
+
+def _kernels(stack: Stack, mixers: Sequence[Any]) -> "list[Kernel]":
+    """The residual blocks of all layers as compiled kernels."""
     from bytelm.nn.stepping.fused import fused  # compiles, which not every user of a model needs
 
-    found: list[Kernel] = []
-    for layer, mixer in zip(stack.layers, mixers, strict=True):
-        blocks = fused(layer, mixer)
-        if blocks is None:
-            return None
-        found += blocks
-    return found
+    assert compiles(stack), "some layer has no kernel"
+    pairs = zip(stack.layers, mixers, strict=True)
+    return [kernel for layer, mixer in pairs for kernel in fused(layer, mixer)]
 
 
 def _norm(module: nn.Module) -> Map:
