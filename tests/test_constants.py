@@ -87,6 +87,13 @@ def drafted() -> Tensor:
     return torch.tensor([list(row.data.ljust(12, b".")) for row in rows])
 
 
+def written_together() -> Tensor:
+    """The same of texts that are written in one batch, by compiled kernels."""
+    lm = hnet(["m1", ["T1"], "m1"])
+    rows = generate_batch(lm, [TEXT[:n] for n in (0, 4, 9)], max_bytes=20, backend="compiled")
+    return torch.tensor([[row.logprob, *row.data.ljust(21, b".")] for row in rows])
+
+
 def fed() -> Tensor:
     """log P after pieces of several lengths, asked each time."""
     lm, found = transformer(layers=1, window=30, stride=10), []
@@ -126,6 +133,7 @@ CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.nn.cache._GROWTH": ((1, 7, 63, 1000), native),
     "bytelm.nn.stepping.ops._COPIED": ((0, 300), written_alone),
     "bytelm.nn.stepping.stack._FIRST_ROOM": ((1, 7, 1000), written_alone),
+    "bytelm.nn.stepping.stack.MOST_ROWS": ((0, 1, 2), written_together),
     "bytelm.nn.cache._DOUBLED": ((0, 64, 10**6), native),
     "bytelm.lm.decoder.BATCH_POSITIONS": ((1, 50, 10**6), read),
     "bytelm.lm.decoder._PAIRS": ((1, 50, 700, 10**9), read),
@@ -160,6 +168,7 @@ ELSEWHERE = {
     "bytelm.nn.tables.NONE": "tests/nn",
     "bytelm.nn.fused.SMALLEST": "tests/nn/test_fused.py",
     "bytelm.nn.fused._ROWS": "tests/nn/test_fused.py (threads)",
+    "bytelm.lm.decoding._PAYS": "tests/lm/test_decoding.py (what auto chooses)",
     "bytelm.nn.cache._SEALED": "tests/arch/test_stepper_contract.py (states taken on the way)",
     "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
     "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",

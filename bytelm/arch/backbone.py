@@ -22,8 +22,8 @@ from bytelm.arch.base import ArchConfig, CausalModel, ModelOutput, ParameterRole
 from bytelm.data.batch import Batch
 from bytelm.nn.linear import Linear
 from bytelm.nn.segments import Segments, last_valid
-from bytelm.nn.state import State
 from bytelm.nn.stack import Stack
+from bytelm.nn.state import State
 from bytelm.nn.stepping.ops import linear
 from bytelm.nn.stepping.stack import compiles
 from bytelm.nn.stepping.stepper import Stepper

@@ -119,6 +119,16 @@ def generate(
     draft_bytes: Annotated[
         int | None, typer.Option(min=1, help="Bytes proposed at once at most; default: 32.")
     ] = None,
+    backend: Annotated[
+        Literal["auto", "eager", "compiled"],
+        typer.Option(
+            help="What decodes: torch (eager), compiled kernels (of native models on a CPU), or "
+            "what pays for as many bytes as are wanted."
+        ),
+    ] = "auto",
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Say on stderr how fast the prompt was read and so on.")
+    ] = False,
     json: Json = False,
     *,
     options: ModelOptions,
@@ -151,7 +161,8 @@ def generate(
             wanted["draft_bytes"] = draft_bytes
     GenerateOptions(**wanted)  # mistakes show before torch loads
     begin, before = prompt_and_context(prompt, prompt_file, context, context_file)
-    from bytelm.lm.generate import generate as write
+    from bytelm.lm.generate import pieces
+    from bytelm.lm.generation import Generation
 
     if chat:
         options, begin = _chat(model, options, begin, idle=bool(special or before))
@@ -159,12 +170,14 @@ def generate(
     if draft is not None and draft != _LOOKUP:
         wanted["draft"] = _drafting_model(Path(draft), options)
     given: ContextLike = [before or b"", *special] if special else before
+    run = Generation(lm, rows=max(1, beams), backend=backend)
+    texts = pieces(run, run.add(begin, GenerateOptions(**wanted), context=given))
     if json:
-        print_json(json_of_bytes(write(lm, begin, context=given, **wanted)))
-    elif beams:
-        write_bytes([write(lm, begin, context=given, **wanted)])
+        print_json(json_of_bytes(b"".join(texts)))
     else:
-        write_bytes(write(lm, begin, context=given, stream=True, **wanted))
+        write_bytes(texts)
+    if stats:
+        typer.echo("\n".join(run.stats.lines()), err=True)
 
 
 def _check_draft(draft: str | None, draft_bytes: int | None) -> "PromptLookup | None":

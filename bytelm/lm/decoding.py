@@ -22,7 +22,6 @@ from bytelm.lm.protocol import BatchState, ByteLM
 from bytelm.lm.running_logprob import check_pieces
 from bytelm.vocab import OUTCOMES
 
-
 Backend = Literal["auto", "eager", "compiled"]
 KERNELS = "bytelm.nn.stepping.fused"
 _PAYS = 512  # bytes whose decoding gains more from compiled kernels than loading them takes

@@ -11,6 +11,7 @@ from typing import Literal, Unpack, overload
 
 from bytelm.errors import BytelmError
 from bytelm.lm.constraint import Constraint
+from bytelm.lm.decoding import Backend
 from bytelm.lm.draft import Drafter
 from bytelm.lm.generation import Generation
 from bytelm.lm.options import GenerateKeywords, GenerateOptions
@@ -24,12 +25,13 @@ def generate_batch(
     *,
     context: Sequence[ContextLike] | None = None,
     rows: int = 64,
+    backend: Backend = "auto",
     **options: Unpack[GenerateKeywords],
 ) -> list[Generated]:
     """Continue every prompt, at most `rows` at a time, with the options of `GenerateOptions`.
 
     Row i uses the seed `seed + i`, so it writes what `generate(lm, prompts[i], seed=seed + i)`
-    writes. context: one per prompt, as in `ByteLM.start`.
+    writes. context: one per prompt, as in `ByteLM.start`; backend as in `Generation`.
 
     >>> from bytelm.lm.ngram import NgramLM
     >>> lm = NgramLM.train([b"to be or not to be"], order=4)
@@ -42,7 +44,7 @@ def generate_batch(
     contexts = [None] * len(prompts) if context is None else list(context)
     if len(contexts) != len(prompts):
         raise BytelmError(f"{len(contexts)} contexts for {len(prompts)} prompts")
-    run = Generation(lm, rows=rows)
+    run = Generation(lm, rows=rows, backend=backend)
     keys = [
         run.add(prompt, replace(chosen, seed=chosen.seed + i), context=given)
         for i, (prompt, given) in enumerate(zip(prompts, contexts, strict=True))
@@ -59,6 +61,7 @@ def generate(
     *,
     context: ContextLike = ...,
     stream: Literal[False] = ...,
+    backend: Backend = ...,
     **options: Unpack[GenerateKeywords],
 ) -> bytes: ...
 @overload
@@ -68,6 +71,7 @@ def generate(
     *,
     context: ContextLike = ...,
     stream: Literal[True],
+    backend: Backend = ...,
     **options: Unpack[GenerateKeywords],
 ) -> Iterator[bytes]: ...
 def generate(
@@ -90,12 +94,14 @@ def generate(
     draft_bytes: int = 32,
     context: ContextLike = None,
     stream: bool = False,
+    backend: Backend = "auto",
 ) -> bytes | Iterator[bytes]:
     """The bytes that follow `prompt`; with stream=True an iterator over pieces of them, in whole
     characters.
 
     The options are those of `GenerateOptions`; `generate_batch` also says how each text ended.
-    context: as in `ByteLM.start`; a sequence-to-sequence model reads it with its encoder.
+    context: as in `ByteLM.start`; a sequence-to-sequence model reads it with its encoder. backend:
+    as in `Generation`.
 
     >>> from bytelm.lm.ngram import NgramLM
     >>> lm = NgramLM.train([b"to be or not to be"], order=4)
@@ -120,12 +126,12 @@ def generate(
     )
     if beams and stream:
         raise BytelmError("nothing of a beam search is certain before its end: stream is no use")
-    run = Generation(lm, rows=max(1, beams))
-    pieces = _pieces(run, run.add(prompt, options, context=context))
-    return pieces if stream else b"".join(pieces)
+    run = Generation(lm, rows=max(1, beams), backend=backend)
+    found = pieces(run, run.add(prompt, options, context=context))
+    return found if stream else b"".join(found)
 
 
-def _pieces(run: Generation, key: int) -> Iterator[bytes]:
+def pieces(run: Generation, key: int) -> Iterator[bytes]:
     """The pieces of the run's only text; raises the error that ended it."""
     for _, piece, _ in run:
         if piece:

@@ -75,6 +75,10 @@ class Generation:
     ...     texts[key] += piece
     >>> list(texts.values()), run.result(keys[2]).finish
     ([b' or ', b'ot t', b' not'], 'length')
+
+    backend: what decodes native models: "eager" is torch, "compiled" kernels that exist for some
+    models on CPUs (`BytelmError` for others), "auto" what pays for the bytes wanted. `stats` says
+    what it was.
     """
 
     def __init__(self, lm: ByteLM, *, rows: int = 16, backend: Backend = "auto"):

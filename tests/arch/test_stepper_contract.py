@@ -3,15 +3,29 @@
 In float64, so that "equal" can mean 1e-10; the oracle is the forward pass over the whole text.
 """
 
+from functools import partial
+
 import pytest
 import torch
 
 from bytelm.arch.base import Seq2SeqModel
 from bytelm.data import Batch
-from tests.arch.cases import cases_of, make, texty_ids
+from tests.arch import cases
+from tests.arch.cases import cases_of, texty_ids
 
-EVERY = pytest.mark.parametrize("name", cases_of("causal") + cases_of("seq2seq"))
+COMPILED = [f"{name}, compiled" for name in cases_of("causal")]
+EVERY = pytest.mark.parametrize("name", cases_of("causal") + cases_of("seq2seq") + COMPILED)
 L = 70  # crosses the first room for positions
+
+
+def make(name):
+    """The case's model; "compiled" asks its stepper for kernels."""
+    case, _, form = name.partition(", ")
+    model = cases.make(case)
+    if form:
+        assert model.compiles, "every causal case is made of layers with kernels"
+        model.stepper = partial(model.stepper, compiled=True)
+    return model
 
 
 def empty_state(model, rows):
@@ -121,8 +135,9 @@ def follow(model, *, tolerance):
         at = [t + 1 for t in at]
 
 
-def test_weights_that_change_are_read_again():
-    model, ids = make("hnet-1stage"), texty_ids(1, 6)
+@pytest.mark.parametrize("name", ["hnet-1stage", "hnet-1stage, compiled"])
+def test_weights_that_change_are_read_again(name):
+    model, ids = make(name), texty_ids(1, 6)
     model.stepper(started(model, ids, [3]), 1).step([65])
     with torch.no_grad():
         for parameter in model.parameters():
@@ -130,3 +145,11 @@ def test_weights_that_change_are_read_again():
     full = forward(model, ids)
     logits = model.stepper(started(model, ids, [3]), 1).step(next_ids(ids, [3]))
     assert (logits[0] - full[0, 3]).abs().max() < 1e-10
+
+
+def test_what_has_no_kernels_says_so():
+    assert not cases.make("encdec").compiles
+    assert not cases.make("transformer").bfloat16().compiles
+    model = cases.make("mambabyte")
+    model.backbone.main_network.layers[0].mixer.in_proj = torch.nn.Linear(32, 9)  # not ours
+    assert not model.compiles

@@ -1,11 +1,14 @@
 """Decoding in place writes what immutable states write, byte for byte, whoever comes and goes."""
 
 import random
+import sys
 
 import pytest
 import torch
 
-from bytelm.lm.decoding import Immutable, InPlace, decoding
+from bytelm.errors import BytelmError
+from bytelm.lm.decoding import KERNELS, Immutable, InPlace, decoding
+from bytelm.lm.generate import generate
 from bytelm.lm.generation import Generation
 from bytelm.lm.options import GenerateOptions
 from tests.lm.contract import SHELLS, encdec, hnet, ngram, transformer
@@ -22,9 +25,9 @@ MODELS = {
 }
 
 
-def run(lm, seed):
+def run(lm, seed, backend="eager"):
     """A random run with rows that enter, end and are cancelled; -> what each text came to."""
-    draw, generation, keys = random.Random(seed), Generation(lm, rows=3), []
+    draw, generation, keys = random.Random(seed), Generation(lm, rows=3, backend=backend), []
 
     def add():
         begin = draw.randint(0, 30)
@@ -52,18 +55,27 @@ def run(lm, seed):
 @pytest.mark.parametrize("name", MODELS)
 def test_in_place_writes_what_immutable_states_write(name, seed, monkeypatch):
     lm = MODELS[name]()
-    found = run(lm, seed)
-    monkeypatch.setattr("bytelm.lm.generation.decoding", lambda state, forks: Immutable(state))
-    for text, expected in zip(found, run(lm, seed), strict=True):
-        assert (text.data, text.finish) == (expected.data, expected.finish)
-        assert text.logprob == pytest.approx(expected.logprob, abs=1e-8)
+    found = {"eager": run(lm, seed)}
+    if lm.model.compiles:
+        found["compiled"] = run(lm, seed, backend="compiled")
+    monkeypatch.setattr("bytelm.lm.generation.decoding", lambda state, **_: Immutable(state))
+    wanted = run(lm, seed)
+    for texts in found.values():
+        for text, expected in zip(texts, wanted, strict=True):
+            assert (text.data, text.finish) == (expected.data, expected.finish)
+            assert text.logprob == pytest.approx(expected.logprob, abs=1e-8)
 
 
+@pytest.mark.parametrize("backend", ["eager", "compiled"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_state_taken_at_any_time_equals_the_immutable_one(name):
+def test_a_state_taken_at_any_time_equals_the_immutable_one(name, backend):
     lm = MODELS[name]()
+    if backend == "compiled" and not lm.model.compiles:
+        with pytest.raises(BytelmError, match="needs a native model of Mamba-2"):
+            Generation(lm, backend=backend)
+        return
     first = lm.start_batch([b"sea", b"", SHELLS[:14]])
-    running, expected = decoding(first), first
+    running, expected = decoding(first, backend=backend), first
     assert isinstance(running, InPlace)
     for t in range(24):
         pieces = [SHELLS[t : t + 1], b"s", b"" if t == 5 else SHELLS[9 + t : 10 + t]]
@@ -83,6 +95,51 @@ def test_a_state_taken_at_any_time_equals_the_immutable_one(name):
         rtol=0,
         atol=1e-9,
     )
+
+
+def test_auto_compiles_where_it_is_known_to_pay(monkeypatch):
+    state = transformer().start_batch([b""])
+    monkeypatch.setitem(sys.modules, KERNELS, None)
+    monkeypatch.delitem(sys.modules, KERNELS)
+    assert decoding(state, wanted=511).backend == "eager"
+    long = decoding(state, wanted=512)
+    assert (long.backend, long.why) == ("compiled", "at least 512 bytes are wanted")
+    monkeypatch.setitem(sys.modules, KERNELS, None)
+    assert decoding(state, wanted=1).why == "kernels are loaded"
+    other = decoding(encdec().start_batch([b""]), wanted=10**6)
+    assert (other.backend, other.why) == ("eager", "this model has no compiled form here")
+
+
+def test_a_backend_that_there_is_not_is_refused():
+    with pytest.raises(BytelmError, match="eagre"):
+        Generation(transformer(), backend="eagre")
+    for lm in (ngram(), encdec()):
+        with pytest.raises(BytelmError, match="backend='compiled' needs"):
+            generate(lm, backend="compiled")
+
+
+def test_statistics_say_what_a_generation_did():
+    generation = Generation(hnet(["m1", ["T1"], "m1"], boundaries="space"), rows=2, backend="eager")
+    assert generation.stats.first is None and generation.stats.lines()[0].startswith(
+        "backend: none"
+    )
+    keys = [generation.add(b"sea sh", GenerateOptions(max_bytes=n, utf8=True)) for n in (9, 20, 4)]
+    list(generation)
+    stats = generation.stats
+    assert (stats.backend, stats.why, stats.prompt_bytes, stats.begun) == (
+        "eager",
+        "as asked",
+        12,
+        3,
+    )
+    texts = [generation.result(key) for key in keys]
+    assert stats.written == sum(len(text.data) + (text.finish == "end") for text in texts)
+    assert 0 < stats.first <= stats.prefill + stats.decode and 0 < stats.chunks <= 33
+    assert len(stats.lines()) == 5
+    beams = Generation(transformer(), rows=2)
+    beams.add(b"s", GenerateOptions(max_bytes=5, beams=2))
+    list(beams)
+    assert beams.stats.lines()[0] == "backend: immutable (beams fork with every byte)"
 
 
 def test_models_without_a_stepper_and_rows_that_fork_keep_their_states():

@@ -312,7 +312,7 @@ def test_options_are_the_same_wherever_they_are_listed():
     parameters = inspect.signature(generate).parameters
     listed = {k: p.default for k, p in parameters.items() if k in names}
     assert listed == {field.name: field.default for field in fields(GenerateOptions)}
-    assert set(parameters) - set(names) == {"lm", "prompt", "context", "stream"}
+    assert set(parameters) - set(names) == {"lm", "prompt", "context", "stream", "backend"}
     assert bytelm.Generation is Generation and bytelm.GenerateOptions is GenerateOptions
 
 

@@ -18,13 +18,16 @@ from bytelm.nn.stepping.attention import AttentionSteps
 from bytelm.nn.stepping.mamba2 import MambaSteps
 from bytelm.nn.stepping.places import Places
 
+mamba_block: Callable[..., None] = kernels.mamba_block
 Kernel = Callable[[Any, Places], None]  # x (n, D), an array that is written to
 
 
 def fused(layer: Block, mixer: AttentionSteps | MambaSteps) -> list[Kernel]:
     """The residual blocks of a layer whose mixer's steps are `mixer`; it must be one that
     `stack.compiles` says can be compiled."""
-    blocks = [_attention(layer, mixer) if isinstance(mixer, AttentionSteps) else _mamba(layer, mixer)]
+    blocks = [
+        _attention(layer, mixer) if isinstance(mixer, AttentionSteps) else _mamba(layer, mixer)
+    ]
     if layer.mlp is not None:
         blocks.append(_swiglu(layer.norm2, layer.mlp))
     return blocks
@@ -68,7 +71,7 @@ def _mamba(layer: Block, steps: MambaSteps) -> Kernel:
     tails, states = (_array(part) for part in steps.buffers)
 
     def run(x: Any, places: Places) -> None:
-        kernels.mamba_block(
+        mamba_block(
             x, scale, eps, win, wout, *rest, gate_scale, gate_eps, tails, states, places.row_array
         )
 

@@ -169,7 +169,7 @@ def compiles(stack: Stack) -> bool:
     )
 
 
-def _kernels(stack: Stack, mixers: Sequence[Any]) -> "list[Kernel]":
+def _kernels(stack: Any, mixers: Sequence[Any]) -> "list[Kernel]":
     """The residual blocks of all layers as compiled kernels."""
     from bytelm.nn.stepping.fused import fused  # compiles, which not every user of a model needs
 
