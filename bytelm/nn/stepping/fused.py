@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from bytelm.nn.loops import decoding as kernels
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
 from bytelm.nn.stack import Block
-from bytelm.nn.stepping import kernels
 from bytelm.nn.stepping.attention import AttentionSteps
 from bytelm.nn.stepping.mamba2 import MambaSteps
 from bytelm.nn.stepping.places import Places

@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from bytelm.compiled import vectorised
+from bytelm.nn.loops.sigmoid import exp, sigmoid
 
 
 @vectorised
@@ -73,12 +74,6 @@ def normed(x, weight, eps):  # type: ignore[no-untyped-def]
 
 
 @vectorised
-def silu(x):  # type: ignore[no-untyped-def]
-    """x * sigmoid(x) of one number."""
-    return x / (1 + math.exp(-x))
-
-
-@vectorised
 def swiglu_block(x, norm, eps, fc1, fc2):  # type: ignore[no-untyped-def]
     """x (n, D) += fc2(value * silu(gate)), where fc1 gives value, then gate."""
     n, F = x.shape[0], fc2.shape[1]
@@ -87,7 +82,7 @@ def swiglu_block(x, norm, eps, fc1, fc2):  # type: ignore[no-untyped-def]
     gated = np.empty((n, F), x.dtype)
     for b in range(n):
         for j in range(F):
-            gated[b, j] = hidden[b, j] * silu(hidden[b, F + j])
+            gated[b, j] = hidden[b, j] * hidden[b, F + j] * sigmoid(hidden[b, F + j])
     add_product(fc2, gated, x)
 
 
@@ -120,11 +115,12 @@ def _read(q, keys, values, first, last, out):  # type: ignore[no-untyped-def]
             highest = score
     total = q.dtype.type(0)
     out[:] = 0
+    for s in range(weights.shape[0]):
+        weights[s] = exp(weights[s] - highest)
+        total += weights[s]
     for s in range(first, last + 1):
-        p = math.exp(weights[s - first] - highest)
-        total += p
         for c in range(K):
-            out[c] += p * values[s, c]
+            out[c] += weights[s - first] * values[s, c]
     for c in range(K):
         out[c] /= total
 
@@ -166,7 +162,7 @@ def _convolve(new, tail, conv, bias, out):  # type: ignore[no-untyped-def]
             out[c] += conv[k, c] * tail[k, c]
             tail[k, c] = tail[k + 1, c] if k + 2 < taps else new[c]
     for c in range(new.shape[0]):
-        out[c] = silu(out[c])
+        out[c] *= sigmoid(out[c])
 
 
 @vectorised
@@ -209,7 +205,7 @@ def mamba_block(  # type: ignore[no-untyped-def]
         u, B, C = mixed[:inner], mixed[inner : inner + shared], mixed[inner + shared :]
         _recur(u, projected[b, inner + channels :] + dt_bias, A, B, C, ssms[rows[b]], y[b])
         for c in range(inner):
-            y[b, c] = (y[b, c] + D[c] * u[c]) * silu(gate[c])
+            y[b, c] = (y[b, c] + D[c] * u[c]) * gate[c] * sigmoid(gate[c])
         for g in range(G):
             unit_rms(y[b, g * width : g * width + width], gate_eps)
         for c in range(inner):
