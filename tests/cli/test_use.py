@@ -329,3 +329,18 @@ def test_a_draft_changes_no_text(runs, bytelm):
     assert "--draft-bytes needs a draft" in err
     _, err = bytelm(*command, "--draft", "ngram", "--beams", 2, status=2)
     assert "draft cannot be combined" in err
+
+
+def test_backends_write_the_same_and_statistics_go_to_stderr(runs, bytelm):
+    command = ["generate", runs / "hnet", "--prompt", "sea shells", "--max-bytes", 30]
+    command += ["--temperature", "0"]
+    plain, err = bytelm(*command)
+    assert "decode:" not in err
+    for backend in ("eager", "compiled"):
+        out, err = bytelm(*command, "--backend", backend, "--stats")
+        assert out == plain
+        assert f"backend: {backend} (as asked)" in err
+        for fact in ("prefill: 10 bytes, ", "time to first byte: ", "decode: ", "chunks begun: "):
+            assert fact in err
+    _, err = bytelm(*command, "--backend", "fast", status=2)
+    assert "'auto', 'eager', 'compiled'" in err
