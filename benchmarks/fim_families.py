@@ -144,11 +144,16 @@ def without_blank(processor: Any, text: str) -> list[int]:
 
 
 def codestral(template: Template) -> Family:
-    """`encode_fim` of mistral-common: the suffix loses its dummy blank, the prefix keeps it."""
+    """A small tokenizer of Codestral's kind."""
     with tempfile.TemporaryDirectory() as folder:
-        path = trained_sentencepiece(template, Path(folder))
-        tables = read_sentencepiece(path)
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        return mistral(trained_sentencepiece(template, Path(folder)))
+
+
+def mistral(path: Path) -> Family:
+    """A SentencePiece file with Mistral's markers, and `encode_fim` of mistral-common: the suffix
+    loses its dummy blank, the prefix keeps it."""
+    tables = read_sentencepiece(path)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
 
     def reference(template: Template, order: Order, prefix: str, suffix: str) -> list[int]:
         first, second = (processor.piece_to_id(name) for name in ("[SUFFIX]", "[PREFIX]"))
@@ -214,10 +219,12 @@ MAKERS: dict[str, Callable[[Template], Family]] = {
 }
 
 
-def compared(name: str) -> tuple[int, int, str]:
-    """(prompts with the reference's ids, prompts asked, the reference) of a family."""
+def compared(name: str, family: Family | None = None) -> tuple[int, int, str]:
+    """(prompts with the reference's ids, prompts asked, the reference) of a family.
+
+    family: its tokenizer; default: a small one."""
     template = TEMPLATES[name]
-    family = MAKERS.get(name, byte_level)(template)
+    family = family or MAKERS.get(name, byte_level)(template)
     equal = asked = 0
     for order, (prefix, suffix) in itertools.product(template.orders, PAIRS):
         expected = family.reference(template, order, prefix, suffix)

@@ -127,6 +127,11 @@ def infill(
             f"{candidates}, {suffix_bytes} and {max_bytes}"
         )
     chosen = choose_template(lm, template)
+    if chosen is None and order is not None:
+        raise BytelmError(
+            f"order={order!r} says how a format for infilling is filled, and none is used here: "
+            "leave it out"
+        )
     if chosen is None and suffix:
         if template is None:
             warnings.warn(NO_TEMPLATE, stacklevel=2)

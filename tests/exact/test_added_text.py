@@ -129,7 +129,7 @@ def test_a_byte_at_a_time_they_are_the_same(case):
         check(tables.encoder, tables.vocab_bytes, text.encode())
     draw = random.Random(3)
     for _ in range(20):
-        text = "".join(draw.choices([*alphabet, "\t", ".", "é", "你"], k=30)).encode()
+        text = "".join(draw.choices([*alphabet, "\t", ".", "é", "你", "🦊"], k=30)).encode()
         check(tables.encoder, tables.vocab_bytes, text)
         check(tables.encoder, tables.vocab_bytes, text[:-1])
 

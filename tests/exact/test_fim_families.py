@@ -6,12 +6,20 @@ from bytelm.lm.fim_templates import TEMPLATES
 
 pytest.importorskip("transformers")
 from benchmarks import fim_families
+from benchmarks.exact_packages import package_file
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_ids_of_a_prompt_are_the_reference_s(name):
     equal, asked, _ = fim_families.compared(name)
     assert equal == asked >= len(fim_families.PAIRS)
+
+
+@pytest.mark.slow
+def test_codestral_s_prompts_have_the_ids_of_mistral_s_own_tokenizer():
+    family = fim_families.mistral(package_file("mistral-v3"))
+    equal, asked, _ = fim_families.compared("codestral", family)
+    assert equal == asked == len(fim_families.PAIRS)
 
 
 def test_the_documented_table_is_what_the_command_makes():

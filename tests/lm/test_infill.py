@@ -62,6 +62,12 @@ def test_orders_a_family_never_saw_are_refused():
         infill(Recorder(), prefix=b"a", suffix=b"b", order="psn")
 
 
+def test_an_order_without_a_format_is_an_error_and_not_ignored():
+    lm = NgramLM.train([b"(a)"], order=2)
+    with pytest.raises(BytelmError, match="order='psm' says how a format .* leave it out"):
+        infill(lm, prefix=b"(", suffix=b")", max_bytes=1, order="psm", **COMPARED)
+
+
 def test_a_model_without_a_format_is_told_of_unless_that_was_asked_for():
     lm = NgramLM.train([b"(a)", b"(b)"] * 5, order=3)
     with pytest.warns(UserWarning, match="none of the formats"):
