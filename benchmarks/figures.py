@@ -128,30 +128,3 @@ def genlm_differences(result: Any, way: str) -> list[float]:
         t[way]["bytelm"]["bits_per_byte"] - t[way]["genlm-bytes"]["bits_per_byte"]
         for t in texts(result)
     ]
-
-
-def decoding_text(result: Any) -> str:
-    """Speed-ups of compiled decoding over its baseline, model by model."""
-    return "; ".join(
-        f"{row['model']}, {count(row['batch'], 'text')}: {speedup:.1f} times as fast as {base}"
-        for row in result["decoding"]
-        for base, speedup in [_decoding_speedup(row)]
-    )
-
-
-def _decoding_speedup(row: Any) -> tuple[str, float]:
-    """The baseline of one table of the decoding benchmark, and the speed-up over it."""
-    rates = row["rates"]["compiled"]
-    if row["batch"] == 1 and "x transformers" in rates:
-        return "transformers", rates["x transformers"]
-    return "immutable states", rates["x immutable"]
-
-
-def decoding_holds(result: Any) -> bool:
-    """Whether all texts are the same and all speed-ups as high as claimed."""
-    return all(
-        row["identical_texts"]
-        and speedup >= (2.5 if row["batch"] > 1 else 3 if base == "transformers" else 4)
-        for row in result["decoding"]
-        for base, speedup in [_decoding_speedup(row)]
-    )

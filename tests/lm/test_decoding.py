@@ -32,7 +32,7 @@ def run(lm, seed, backend="eager"):
     def add():
         begin = draw.randint(0, 30)
         options = GenerateOptions(
-            max_bytes=draw.randint(1, 40),
+            max_bytes=draw.randint(1, 24),
             temperature=draw.choice([0, 1.0]),
             seed=draw.randint(0, 9),
             stop=draw.choice([(), (b"e",)]),
@@ -44,14 +44,14 @@ def run(lm, seed, backend="eager"):
     for _ in range(4):
         add()
     for n, _ in enumerate(generation):
-        if len(keys) < 12 and n % 7 == 0:
+        if len(keys) < 9 and n % 7 == 0:
             add()
         if n % 31 == 30:
             generation.cancel(keys[-1])
     return [generation.result(key) for key in keys]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 @pytest.mark.parametrize("name", MODELS)
 def test_in_place_writes_what_immutable_states_write(name, seed, monkeypatch):
     lm = MODELS[name]()
