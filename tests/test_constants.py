@@ -128,6 +128,16 @@ def llama() -> Tensor:
     return scores(convert(llama().to(torch.float64), tokenizer(), mode="canonical"))
 
 
+def llama_steps() -> Tensor:
+    """A model that fills its calls up with what a text will likely need."""
+    pytest.importorskip("transformers")
+    from bytelm.exact import convert
+    from tests.exact.test_huggingface import llama, tokenizer
+
+    model, tables = llama().to(torch.float64), tokenizer()
+    return torch.cat([steps(convert(model, tables, mode=mode)) for mode in ("all", "canonical")])
+
+
 # constant -> (values to cross, what is computed)
 CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.nn.cache._GROWTH": ((1, 7, 63, 1000), native),
@@ -147,6 +157,13 @@ CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.exact.advance._DRY_RUNS": ((0, 1, 50), converted),
     "bytelm.exact.converter._HELD_NUMBERS": ((1, 600, 10**9), converted),
     "bytelm.exact.models.canonical._MASKS": ((0, 1, 3), converted),
+    "bytelm.exact.draft._FREE_ROWS": ((0, 8), llama_steps),
+    "bytelm.exact.draft._FARTHEST": ((0, 1, 3), llama_steps),
+    "bytelm.exact.models.tree_lm.MASK_NUMBERS": ((1, 300), llama),
+    "bytelm.exact.models.tree_lm._LEAST_ROWS": ((1, 2), llama),
+    "bytelm.exact.models.tree_attention._BLOCK": ((1, 2, 5), llama),
+    "bytelm.exact.token_tree.ROWS_PER_BLOCK": ((1, 3), converted),
+    "bytelm.exact.models.tree_lm.ROWS_PER_CALL": ((1, 2, 30), llama_steps),
     "bytelm.exact.tokenizers.cursor._WINDOW": ((1, 2, 100), converted),
     "bytelm.exact.models.tree_lm.ROWS_PER_FORWARD": ((1, 3, 10**6), llama),
     "bytelm.exact.models.tree_attention._FIRST_CAPACITY": ((1, 3, 500), llama),

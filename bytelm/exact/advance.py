@@ -98,6 +98,7 @@ def push(beam: TextBeam, byte: int, frontier: CanonicalFrontier | None = None) -
         deferred=deferred,
         canonical=canonical,
         zeros=beam.zeros,
+        ahead=tuple(e for e in (each.after(byte) for each in beam.ahead) if e),
     )
 
 

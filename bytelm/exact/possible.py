@@ -78,6 +78,5 @@ def _spelled(trie: PrefixTrie, starts: Sequence[bool], data: bytes) -> NDArray[n
     found = np.zeros(OUTCOMES, bool)
     found[END] = boundary
     for at, depth in cursors:
-        rest = (trie.ended(at, depth), at[1])
-        found[:BYTES] |= trie.split(np.ones(len(trie.order)), rest, depth) > 0
+        found[:BYTES] |= trie.following(at, depth)
     return found

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bytelm.errors import BytelmError
 from bytelm.exact.advance import advance
+from bytelm.exact.draft import prefetch_likely
 from bytelm.exact.possible import predict
 from bytelm.exact.text_beam import TextBeam
 from bytelm.lm.protocol import BatchState, ByteLM, ReadAhead
@@ -69,7 +70,9 @@ class ConvertedState(BatchState):
         return [len(beam.expanded().hypotheses) for beam in self.beams]
 
     def logprobs(self) -> Tensor:
+        keep_alive = prefetch_likely(self.beams)
         predict(self.beams)
+        del keep_alive
         return torch.stack([torch.from_numpy(beam.logprobs()) for beam in self.beams])
 
     def feed(self, data: Sequence[bytes]) -> ConvertedState:

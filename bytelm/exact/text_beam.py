@@ -38,6 +38,23 @@ from bytelm.vocab import END, OUTCOMES
 
 _HYPOTHESES = 8  # times the beam: hypotheses that may live at once (they cost no row)
 
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A token prefix that was evaluated before the text reached its end. data: the bytes that must
+    follow for it to be a candidate."""
+
+    prefix: TokenPrefix
+    distribution: Distribution
+    data: bytes
+
+    def after(self, byte: int) -> Ahead | None:
+        """The same one byte further; None if the text went another way."""
+        if self.data[:1] != bytes([byte]):
+            return None
+        return Ahead(self.prefix, self.distribution, self.data[1:])
+
+
 Candidate = tuple[TokenPrefix, bool]  # a token prefix, and whether the text may end after it
 
 
@@ -54,6 +71,7 @@ class TextBeam:
     canonical      mode `all`: the canonical token prefix that the beam must not lose
     least_logprob  log probability below which no token prefix is evaluated
     zeros          whether the model held some token impossible so far
+    ahead          token prefixes that were evaluated in advance (`draft.py`)
     checked        whether what is deferred was stripped of what it cannot write (`possible.py`)
     """
 
@@ -70,6 +88,7 @@ class TextBeam:
     zeros: bool = False
     checked: bool = False
     prediction: Prediction | None = None
+    ahead: tuple[Ahead, ...] = ()
 
     def candidates(self) -> tuple[list[Candidate], list[TokenPrefix]]:
         """Token prefixes that start at the end of the text, and those that are pruned."""

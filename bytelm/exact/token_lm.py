@@ -100,6 +100,12 @@ class TreeTokenLM(TokenLM, Protocol):
         its request."""
 
 
+def rows_per_call(lm: TokenLM) -> int:
+    """How many rows a call of the model may have at about the cost of one: its `rows_per_call`, if
+    it says so (models that read all their weights for each call do), else 1."""
+    return int(getattr(lm, "rows_per_call", 1))
+
+
 def extend_trees(
     lm: TokenLM, requests: list[tuple[Cache, list[NodeRow]]]
 ) -> list[tuple[list[Node], Tensor]]:

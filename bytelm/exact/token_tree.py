@@ -12,7 +12,7 @@ are collected by Python: when the last state that stands on one goes, its node i
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
 import numpy as np
@@ -24,6 +24,7 @@ from bytelm.exact.token_lm import Cache, Node, NodeRow, PendingParent, TokenLM, 
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie, Range
 from bytelm.exact.tokenizers.token_node import TokenNode
 
+ROWS_PER_BLOCK = 256  # distributions that are held at once while many rows are evaluated
 _MOST = 1.01  # what probabilities in a low precision may sum to
 
 
@@ -160,22 +161,39 @@ def _array(logprobs: Tensor) -> NDArray[np.floating]:
 
 
 def evaluate(prefixes: Iterable[TokenPrefix]) -> list[Distribution]:
-    """The distribution after each token prefix, in order, in one LM call for all trees.
+    """The distribution after each token prefix, in order, in one LM call for all trees, or several
+    if they are many.
 
-    What is known already is not asked again; ancestors that were only planned are evaluated too.
+    What is known already is not asked again; ancestors that were only planned are evaluated too,
+    but their distributions are held no longer than it takes.
     """
     prefixes = list(prefixes)
-    fresh: dict[TokenPrefix, Distribution | None] = {}
+    fresh: dict[TokenPrefix, None] = {}
     for prefix in prefixes:
         _collect(prefix, fresh)
+    found = {prefix: held for prefix in prefixes if (held := prefix.current()) is not None}
     if fresh:
-        _extend(fresh)
-    found = [fresh.get(prefix) or prefix.current() for prefix in prefixes]
-    assert all(found), "a token prefix lost its distribution while it was being evaluated"
-    return found  # type: ignore[return-value]
+        waiting: dict[TokenPrefix, list[TokenPrefix]] = {}
+        for prefix in fresh:
+            if prefix.logprob is not None or prefix.parent is None:
+                continue
+            known = prefix.parent.current()
+            if known is not None:
+                prefix.set_logprob(known)
+            else:
+                waiting.setdefault(prefix.parent, []).append(prefix)
+        wanted, rows = set(prefixes), list(fresh)
+        for start in range(0, len(rows), ROWS_PER_BLOCK):
+            answered = _extend(rows[start : start + ROWS_PER_BLOCK])
+            for prefix, distribution in answered.items():
+                for child in waiting.get(prefix, ()):
+                    child.set_logprob(distribution)
+            found.update((p, d) for p, d in answered.items() if p in wanted)
+            del answered
+    return [found[prefix] for prefix in prefixes]
 
 
-def _collect(prefix: TokenPrefix, fresh: dict[TokenPrefix, Distribution | None]) -> None:
+def _collect(prefix: TokenPrefix, fresh: dict[TokenPrefix, None]) -> None:
     """Put the prefix and what it stands on into `fresh`, ancestors first."""
     path = []
     current: TokenPrefix | None = prefix
@@ -187,8 +205,8 @@ def _collect(prefix: TokenPrefix, fresh: dict[TokenPrefix, Distribution | None])
     fresh.update(dict.fromkeys(reversed(path)))
 
 
-def _extend(fresh: dict[TokenPrefix, Distribution | None]) -> None:
-    """Evaluate the token prefixes of `fresh`, which lists parents before children."""
+def _extend(fresh: Sequence[TokenPrefix]) -> dict[TokenPrefix, Distribution]:
+    """Evaluate the token prefixes, of which parents come before children."""
     trees: dict[TokenTree, list[TokenPrefix]] = {}
     for prefix in fresh:
         trees.setdefault(prefix.tree, []).append(prefix)
@@ -204,18 +222,13 @@ def _extend(fresh: dict[TokenPrefix, Distribution | None]) -> None:
             rows.append((node, token))
         requests.append((tree.cache, rows))
         tree.rows += len(rows)
-    first = next(iter(trees))
-    answers = extend_trees(first.lm, requests)
+    answers = extend_trees(next(iter(trees)).lm, requests)
+    answered: dict[TokenPrefix, Distribution] = {}
     for (tree, members), (nodes, logprobs) in zip(trees.items(), answers, strict=True):
         for prefix, node, row in zip(members, nodes, _array(logprobs), strict=True):
             # A copy: a view would keep the rows of the whole call alive with the last of them.
-            fresh[prefix] = _store(tree, prefix, node, row.copy())
-        for prefix in members:
-            if prefix.logprob is None:
-                assert prefix.parent is not None
-                known = fresh.get(prefix.parent) or prefix.parent.current()
-                assert known is not None, "a parent must be evaluated before its child"
-                prefix.set_logprob(known)
+            answered[prefix] = _store(tree, prefix, node, row.copy())
+    return answered
 
 
 def _store(

@@ -21,7 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bytelm.exact.token_lm import Cache, Node, NodeRow, PendingParent, TokenLM, extend_trees
+from bytelm.exact.token_lm import (
+    Cache,
+    Node,
+    NodeRow,
+    PendingParent,
+    TokenLM,
+    extend_trees,
+    rows_per_call,
+)
 from bytelm.exact.tokenizers.cursor import Cursor
 from bytelm.exact.tokenizers.encoders import Encoder
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
@@ -56,6 +64,7 @@ class CanonicalLM:
         self.vocab_bytes = lm.vocab_bytes
         self.eos_ids = lm.eos_ids
         self.start_ids = lm.start_ids
+        self.rows_per_call = rows_per_call(lm)
         self._trie = PrefixTrie(lm.vocab_bytes, lm.eos_ids)
         self._masks: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
 

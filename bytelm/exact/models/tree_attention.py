@@ -32,19 +32,55 @@ from bytelm.errors import BytelmError
 
 NAME = "bytelm_tree"
 _FIRST_CAPACITY = 256
+_BLOCK = 128  # slots that nodes share at once
 _UNSUPPORTED = {"softcap": "soft-capped scores", "s_aux": "attention sinks"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TreeNode:
-    """A token in the tree: its slot, and the slots of its ancestors and itself, root first."""
+class _Slots:
+    """The slots of `_BLOCK` nodes in a row, and those before them: shared by all that follow."""
 
-    path: NDArray[np.int32]
+    before: _Slots | None
+    slots: NDArray[np.int32]
+    depth: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeNode:
+    """A token in the tree, with the slots of its ancestors and itself: whole blocks of them, which
+    it shares with other nodes, and the rest. So a text of n tokens keeps O(n) of them."""
+
+    blocks: _Slots | None
+    rest: NDArray[np.int32]
+
+    @classmethod
+    def root(cls) -> TreeNode:
+        """Before the first token."""
+        return cls(None, np.zeros(0, np.int32))
+
+    def child(self, slot: int) -> TreeNode:
+        """The node of one more token, whose keys and values are in `slot`."""
+        if len(self.rest) < _BLOCK:
+            return TreeNode(self.blocks, np.append(self.rest, np.int32(slot)))
+        return TreeNode(_Slots(self.blocks, self.rest, self.depth), np.array([slot], np.int32))
 
     @property
     def slot(self) -> int:
         """Where the cache has its keys and values."""
-        return int(self.path[-1])
+        return int(self.rest[-1])
+
+    @property
+    def depth(self) -> int:
+        """The number of tokens, itself included."""
+        return len(self.rest) + (self.blocks.depth if self.blocks else 0)
+
+    def path(self) -> NDArray[np.int32]:
+        """The slots of its ancestors and itself, root first."""
+        parts, blocks = [self.rest], self.blocks
+        while blocks is not None:
+            parts.append(blocks.slots)
+            blocks = blocks.before
+        return np.concatenate(parts[::-1])
 
 
 class TreeCache:
@@ -108,7 +144,7 @@ class Group:
         """The group of new `nodes`, the first of them at position `start` of the sequence."""
         ancestors = np.zeros((len(nodes), cache.used), bool)
         for i, node in enumerate(nodes):
-            ancestors[i, node.path] = True
+            ancestors[i, node.path()] = True
         slots = torch.tensor([node.slot for node in nodes], device=device)
         return cls(cache, nodes, start, start + len(nodes), slots, ancestors)
 
@@ -124,10 +160,11 @@ class Group:
             if window is not None or rule is not None:
                 seen = np.zeros_like(seen)
                 for i, node in enumerate(self.nodes):
-                    path = node.path[-window:] if window is not None else node.path
+                    whole = node.path()
+                    path = whole[-window:] if window is not None else whole
                     if rule is not None:
-                        first = len(node.path) - len(path)
-                        path = path[rule[self.start + i, first : len(node.path)]]
+                        first = len(whole) - len(path)
+                        path = path[rule[self.start + i, first : len(whole)]]
                     seen[i, path] = True
             mask = torch.from_numpy(seen).to(like.device)
             bias = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
@@ -184,7 +221,7 @@ def tree_mask(*, mask_function: Any, device: Any = "cpu", **options: Any) -> Ten
     -> None if every row sees all its ancestors, else (1, 1, R, depths) bool.
     """
     call = _call.get()
-    rows = torch.tensor([len(node.path) - 1 for group in call.groups for node in group.nodes])
+    rows = torch.tensor([node.depth - 1 for group in call.groups for node in group.nodes])
     ancestors = torch.arange(int(rows.max()) + 1)
     zero = torch.zeros((), dtype=torch.long)
     seen = mask_function(zero, zero, rows[:, None], ancestors[None, :])

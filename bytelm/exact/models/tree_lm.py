@@ -1,7 +1,8 @@
 """`TreeLM`: what token models with a tree of keys and values share.
 
 A node is a slot in the text's cache and the slots of its ancestors; new rows of any number of texts
-go through the model together, at most `ROWS_PER_FORWARD` of them at a time. A model supplies one
+go through the model together, at most `ROWS_PER_FORWARD` of them at a time, fewer
+where their texts are long. A model supplies one
 forward over such rows.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +19,9 @@ from bytelm.exact.models.tree_attention import Group, TreeCache, TreeNode
 from bytelm.exact.token_lm import NodeRow, PendingParent
 
 ROWS_PER_FORWARD = 512
+MASK_NUMBERS = 1 << 22  # rows times slots of a forward pass: its masks and scores
+_LEAST_ROWS = 16
+ROWS_PER_CALL = 8  # rows that cost little more than one: the weights are read once
 
 
 class TreeLM(ABC):
@@ -44,6 +47,7 @@ class TreeLM(ABC):
         self.limit = limit
         self.limit_reason = ""
         self.rows_evaluated = 0
+        self.rows_per_call = ROWS_PER_CALL
         self._device = device
 
     @abstractmethod
@@ -55,7 +59,7 @@ class TreeLM(ABC):
         return TreeCache()
 
     def root(self, cache: TreeCache) -> tuple[TreeNode, Tensor]:
-        rows: list[NodeRow] = [(TreeNode(np.zeros(0, np.int32)), self.start_ids[0])]
+        rows: list[NodeRow] = [(TreeNode.root(), self.start_ids[0])]
         rows += [(PendingParent(i), token) for i, token in enumerate(self.start_ids[1:])]
         ((nodes, logprobs),) = self.extend_trees([(cache, rows)])
         return nodes[-1], logprobs[-1]
@@ -74,7 +78,9 @@ class TreeLM(ABC):
     ) -> list[tuple[list[TreeNode], Tensor]]:
         planned = [(cache, rows, self._plan(cache, rows)) for cache, rows in requests]
         pieces: list[list[Tensor]] = [[] for _ in planned]
-        for batch in self._batches([len(rows) for _, rows in requests]):
+        used = max(cache.used for cache, _ in requests)
+        most = min(ROWS_PER_FORWARD, max(_LEAST_ROWS, MASK_NUMBERS // max(used, 1)))
+        for batch in self._batches([len(rows) for _, rows in requests], most):
             groups, ids, start = [], [], 0
             for i, low, high in batch:
                 cache, rows, nodes = planned[i]
@@ -90,16 +96,16 @@ class TreeLM(ABC):
         ]
 
     @staticmethod
-    def _batches(sizes: list[int]) -> list[list[tuple[int, int, int]]]:
-        """(request, low, high) spans, in order, in batches of at most `ROWS_PER_FORWARD` rows."""
+    def _batches(sizes: list[int], most: int) -> list[list[tuple[int, int, int]]]:
+        """(request, low, high) spans, in order, in batches of at most `most` rows."""
         batches: list[list[tuple[int, int, int]]] = [[]]
-        room = ROWS_PER_FORWARD
+        room = most
         for i, size in enumerate(sizes):
             low = 0
             while low < size:
                 if not room:
                     batches.append([])
-                    room = ROWS_PER_FORWARD
+                    room = most
                 high = min(size, low + room)
                 batches[-1].append((i, low, high))
                 room -= high - low
@@ -111,8 +117,8 @@ class TreeLM(ABC):
         nodes: list[TreeNode] = []
         for (parent, _), slot in zip(rows, cache.take(len(rows)), strict=True):
             before = nodes[parent.row] if isinstance(parent, PendingParent) else parent
-            nodes.append(TreeNode(np.append(before.path, np.int32(slot))))
-        longest = max(len(node.path) for node in nodes)
+            nodes.append(before.child(slot))
+        longest = max(node.depth for node in nodes)
         if self.limit is not None and longest > self.limit:
             cache.give_back(nodes)
             why = f" ({self.limit_reason})" if self.limit_reason else ""
@@ -126,4 +132,4 @@ class TreeLM(ABC):
 
 def depths(groups: Sequence[Group]) -> list[int]:
     """The position of each new row in its text."""
-    return [len(node.path) - 1 for group in groups for node in group.nodes]
+    return [node.depth - 1 for group in groups for node in group.nodes]

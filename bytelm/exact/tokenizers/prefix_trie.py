@@ -13,6 +13,7 @@ its entries to token ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,7 @@ class PrefixTrie:
         self.flat = np.frombuffer(b"".join(strings), np.uint8)
         lengths = np.array([len(data) for data in strings], np.int64)
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self.following = lru_cache(maxsize=1 << 12)(self._following)
         self.lengths: list[int] = lengths.tolist()
         self.longest = max(self.lengths)
         singles = self.flat[self.offsets[:-1][lengths == 1]]
@@ -129,6 +131,13 @@ class PrefixTrie:
         out = np.zeros(BYTES)
         _split(self.flat, self.offsets, p, token_range[0], token_range[1], depth, out)
         return out
+
+    def _following(self, token_range: Range, depth: int) -> NDArray[np.bool_]:
+        """(256,) which bytes the tokens of the range have at `depth`; some may end there."""
+        rest = (self.ended(token_range, depth), token_range[1])
+        found = self.split(np.ones(len(self.order)), rest, depth) > 0
+        found.flags.writeable = False
+        return found
 
     def count_encodings(self, data: bytes) -> list[int]:
         """For each n = 0..len(data), the number of token strings that spell data[:n] exactly."""
