@@ -20,17 +20,20 @@ Map = Callable[[Tensor], Tensor]
 
 _COPIED = 1 << 24  # elements; larger weights are used as they are
 
-_transposed: "WeakKeyDictionary[nn.Module, tuple[int, int, Tensor]]" = WeakKeyDictionary()
+_transposed: "WeakKeyDictionary[nn.Module, tuple[int, float, Tensor]]" = WeakKeyDictionary()
 
 
 def linear(layer: nn.Module) -> Map:
     """x (n, in) -> (n, out) as `layer` computes it, in the dtype of its weights."""
     if type(layer) is not Linear or not _copies(layer.weight):
         return layer
-    weight, bias = _transpose(layer), layer.bias
-    dtype = weight.dtype
+    weight: Tensor | None = None  # made when it is first needed: kernels have no use for it
+    bias, dtype = layer.bias, layer.weight.dtype
 
     def apply(x: Tensor) -> Tensor:
+        nonlocal weight
+        if weight is None:
+            weight = _transpose(layer)
         if x.dtype is not dtype:
             x = x.to(dtype)
         return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
@@ -45,13 +48,14 @@ def _copies(weight: Tensor) -> bool:
 
 
 def _transpose(layer: Linear) -> Tensor:
-    """(in, out), made again if the weight was written to since."""
-    weight = layer.weight
+    """(in, out), made again if the weight was written to since, which its sum shows: torch counts
+    no writes through `.data`."""
+    weight = layer.weight.detach()
+    seen = weight.data_ptr(), float(weight.sum())
     known = _transposed.get(layer)
-    if known is None or known[:2] != (weight.data_ptr(), weight._version):
+    if known is None or known[:2] != seen:
         with torch.inference_mode(False), torch.no_grad():
-            known = weight.data_ptr(), weight._version, weight.detach().t().contiguous()
-        _transposed[layer] = known
+            known = _transposed[layer] = *seen, weight.t().contiguous()
     return known[2]
 
 
