@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from pydantic import ValidationError
 
 from bytelm.arch.base import STORED, ByteModel
+from bytelm.damage import malformed
 from bytelm.device import choose_device
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.lm.classifier import Classifier
 from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM
 from bytelm.lm.seq2seq import Seq2SeqLM
+from bytelm.model_bounds import bounded_by
 from bytelm.model_paths import no_model
 from bytelm.nn.quantized import replace_layers
 from bytelm.registry import LOADERS, architecture
@@ -293,16 +294,15 @@ def load_model(path: str | Path) -> ByteModel:
     """
     run = Run(Path(path))
     stored = run.description()
-    kind = architecture(stored.arch)
-    try:
-        config = kind.Config.model_validate(stored.config, context=STORED)  # type: ignore[attr-defined]
-    except ValidationError as error:
-        raise CheckpointError(f"{run.path} does not describe a model: {error}") from None
-    with torch.device("meta"):
-        model = kind(config, stored.vocab, **_arguments(kind, stored))
-        if stored.quantization:
-            _quantize(model, stored, run.path)
     weights = run.read_weights()
+    shapes = [tuple(tensor.shape) for tensor in weights.values()]
+    with malformed(run.path / "config.json", "the description of a model"):
+        kind = architecture(stored.arch)
+        config = kind.Config.model_validate(stored.config, context=STORED)  # type: ignore[attr-defined]
+        with torch.device("meta"), bounded_by(shapes, run.path):
+            model = kind(config, stored.vocab, **_arguments(kind, stored))
+            if stored.quantization:
+                _quantize(model, stored, run.path)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     if expected != found:

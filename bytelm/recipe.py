@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from bytelm.damage import reason
 from bytelm.errors import BytelmError, RecipeError, unknown_name
 from bytelm.recipe_overrides import apply_overrides, ineffective
 from bytelm.recipe_sections import (
@@ -75,8 +76,8 @@ class Recipe(Settings):
         path = find_recipe(name)
         try:
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path} is not valid TOML: {error}") from None
+        except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+            raise RecipeError(f"{path} is not valid TOML: {reason(error)}") from None
         return cls.from_dict({"name": path.stem, **raw}, overrides=overrides)
 
     @classmethod

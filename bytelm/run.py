@@ -26,12 +26,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
+from bytelm.damage import malformed, one_line, read_object
 from bytelm.errors import CheckpointError
 from bytelm.files import disk_errors, link_file, sweep, write_bytes, write_file, write_text
 from bytelm.recipe import Recipe
@@ -41,6 +42,7 @@ from bytelm.vocab import TokenVocab, Vocab, vocab_from_dict
 if TYPE_CHECKING:
     from bytelm.arch.base import ByteModel
 
+T = TypeVar("T")
 WEIGHTS, RECIPE, CONFIG = "model.safetensors", "recipe.toml", "config.json"
 _INFILLING = ("fim_prefix", "fim_suffix", "fim_middle")
 
@@ -114,16 +116,21 @@ class Description:
         """That of a run directory; `CheckpointError` if config.json is missing or is another's."""
         stored = _read_config(folder)
         stored.pop("bytelm", None)  # the version that wrote it, for people
+        with malformed(folder / CONFIG, "the description of a model"):
+            return cls._of_stored(stored, folder)
+
+    @classmethod
+    def _of_stored(cls, stored: dict[str, Any], folder: Path) -> "Description":
         try:
             vocab = vocab_from_dict(stored.pop("vocabulary"))
             return cls(
-                arch=stored.pop("arch"),
-                family=stored.pop("family"),
-                config=stored.pop("config"),
+                arch=_typed(stored.pop("arch"), str),
+                family=_typed(stored.pop("family"), str),
+                config=_typed(stored.pop("config"), dict),
                 vocab=vocab,
-                context_bytes=int(stored.pop("context_bytes")),
+                context_bytes=_typed(stored.pop("context_bytes"), int),
                 specials=_specials(vocab, stored),
-                files=tuple(stored.pop("files", ())),
+                files=_names(stored.pop("files", [])),
                 quantization=stored.pop("quantization", None),
                 arguments=stored,
             )
@@ -134,20 +141,28 @@ class Description:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return read_object(folder / CONFIG, "a model")
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a run directory: it has no {CONFIG}") from None
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{file} is not JSON of a model: {error}") from None
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    """The value, if it is of its kind; `ValueError` otherwise."""
+    if type(value) is not kind:
+        raise ValueError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return tuple(_typed(name, str) for name in _typed(value, list))
 
 
 def _specials(vocab: Vocab, stored: dict[str, Any]) -> tuple[str, ...]:
     """The symbols a run was trained with. Runs written before these were stored name their
     objective instead: only "fim" met the infilling symbols, and every other symbol was allowed."""
     if "specials" in stored:
-        return tuple(stored.pop("specials"))
+        return _names(stored.pop("specials"))
     if isinstance(vocab, TokenVocab):
         return ()
     infills = stored.pop("objective", None) == "fim"
@@ -248,8 +263,9 @@ class Run:
         try:
             return load_tensors(self.weights)
         except SafetensorError as error:
+            why = one_line(str(error))
             raise CheckpointError(
-                f"{self.weights} is truncated or not a safetensors file ({error}): restore it from "
+                f"{self.weights} is truncated or not a safetensors file ({why}): restore it from "
                 f"the newest folder in {self.checkpoints.name}/, or train again with --resume"
             ) from None
 

@@ -16,10 +16,12 @@ SOURCES = sorted((ROOT / "bytelm").rglob("*.py"))
 # What each part may import besides itself: names of modules or packages of bytelm. Imports run one
 # way (DESIGN): errors, vocab, files <- nn, data, tokenizer <- arch, objectives <- training;
 # lm.protocol <- exact, lm <- loading <- evaluate, hub, cli. The longest name that fits decides.
-_BASE = ("errors", "vocab", "files", "paths", "version", "compiled")
+_BASE = ("errors", "damage", "vocab", "files", "paths", "version", "compiled")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "version": (),
+    "damage": ("errors",),
+    "model_bounds": ("errors",),
     "compiled": (),
     "memory": (),
     "locks": (),
@@ -38,8 +40,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "objectives": (*_BASE, "data", "tokenizer"),
     "recipe_sections": ("paths", "data.settings"),
     "recipe_overrides": ("errors", "recipe_sections"),
-    "recipe": ("errors", "registry", "recipe_sections", "recipe_overrides"),
-    "run": ("errors", "vocab", "files", "version", "recipe"),
+    "recipe": ("errors", "damage", "registry", "recipe_sections", "recipe_overrides"),
+    "run": ("errors", "damage", "vocab", "files", "version", "recipe"),
     "training": (
         *(*_BASE, "progress", "memory", "locks", "device", "arch.base", "data", "objectives"),
         *("recipe", "recipe_sections", "registry", "run", "tokenizer"),
@@ -47,20 +49,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "lm": ("errors", "vocab", "data.batch", "arch.base", "nn"),
     "lm.subword": (*_BASE, "data.batch", "arch.base", "tokenizer", "exact", "lm"),
     "exact": (
-        *(*_BASE, "lm.protocol", "lm.scored", "lm.sliding_context", "lm.running_logprob"),
-        "lm.fim_templates",
+        *(*_BASE, "model_bounds", "lm.protocol", "lm.scored", "lm.sliding_context"),
+        *("lm.running_logprob", "lm.fim_templates"),
     ),
     "exact.models.trained": ("errors", "vocab", "exact", "arch.base", "nn", "tokenizer"),
     "model_paths": ("errors", "registry", "recipe"),
     "loading": (
-        *("errors", "vocab", "registry", "run", "device", "model_paths", "arch.base"),
-        *("lm", "exact", "tokenizer", "nn.quantized"),
+        *("errors", "damage", "model_bounds", "vocab", "registry", "run", "device"),
+        *("model_paths", "arch.base", "lm", "exact", "tokenizer", "nn.quantized"),
     ),
     "evaluate": (
         *(*_BASE, "arch.base", "data", "objectives", "recipe", "run", "training"),
         *("lm", "loading", "pictures"),
     ),
-    "hub": ("errors", "vocab", "arch", "lm", "loading"),
+    "hub": ("errors", "damage", "model_bounds", "vocab", "arch", "lm", "loading"),
     "hub.quantize": ("errors", "files", "arch.base", "nn", "loading", "run"),
 }
 GRAPH = {

@@ -1,9 +1,8 @@
 """What a chat model reads before it answers: a user's message in the model's own chat template.
 
-Templates are programs written by whoever made the model. They are rendered by Jinja's sandbox,
-which gives them strings and lists and none of Python's objects. What comes out is cut at special
-symbols, and the rest is encoded as text; a message that spells a special symbol is refused, because
-the template would turn it into one.
+Templates are programs written by whoever made the model, and are bounded (`templates.py`). What
+comes out is cut at special symbols, and the rest is encoded as text; a message that spells a
+special symbol is refused, because the template would turn it into one.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from bytelm.damage import malformed
 from bytelm.errors import BytelmError
 from bytelm.exact.models.pretrained import read_tokenizer
 from bytelm.exact.tokenizers.gguf_tokenizer import read_gguf_tokenizer, read_metadata
@@ -27,7 +27,8 @@ def chat_ids(path: str | Path, message: bytes) -> list[int]:
     path: a Hugging Face directory or a .gguf file. `BytelmError` if the model has no chat template
     or it fails, or the message is not UTF-8 or spells a special symbol.
     """
-    template, tables, names = _read(Path(path))
+    with malformed(path, "a model with a chat template"):
+        template, tables, names = _read(Path(path))
     if not isinstance(template, str):
         raise BytelmError(
             f"{path} has no chat template: give the prompt as the model expects it, with --special "
@@ -63,21 +64,10 @@ def _read(path: Path) -> tuple[Any, TokenizerTables, dict[str, str]]:
 
 
 def _render(template: str, text: str, names: dict[str, str]) -> str:
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from bytelm.exact.templates import render  # jinja2 comes with transformers
 
-    def refuse(reason: str) -> None:
-        raise TemplateError(reason)
-
-    sandbox = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    try:
-        return sandbox.from_string(template, globals={"raise_exception": refuse}).render(
-            messages=[{"role": "user", "content": text}], add_generation_prompt=True, **names
-        )
-    except (TemplateError, TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
-        raise BytelmError(f"the chat template fails: {error}") from error
+    messages = [{"role": "user", "content": text}]
+    return render(template, messages=messages, add_generation_prompt=True, **names)
 
 
 def _ids(rendered: str, tables: TokenizerTables) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any, overload
 
 import torch
 
+from bytelm.damage import malformed
 from bytelm.errors import BytelmError
 from bytelm.exact.converter import ByteConverter, Mode
 from bytelm.exact.models.huggingface import (
@@ -31,6 +32,7 @@ from bytelm.exact.windowed import WindowedConverter
 
 Device = str | torch.device
 Converted = ByteConverter | WindowedConverter
+_MODEL = "a model with its tokenizer"
 
 
 @overload
@@ -191,19 +193,23 @@ def load_token_model(
     """
     path, reading = Path(path), _Reading(mode, beam, epsilon, window, stride)
     if path.suffix == ".gguf":
-        tables = reading.checked(read_gguf_tokenizer(read_metadata(path)))
+        metadata = read_metadata(path)
+        with malformed(path, _MODEL):
+            tables = reading.checked(read_gguf_tokenizer(metadata))
         model = read_gguf_model(path).to(device)
-        tables = tables.of_size(output_size(model)).with_ends(ends)
-        lm = token_lm(
-            model,
-            tables.vocab_bytes,
-            eos_ids=tables.eos_ids,
-            start_ids=tables.start_ids if start is None else start,
-        )
-        return reading.of(lm, tables)
+        with malformed(path, _MODEL):
+            tables = tables.of_size(output_size(model)).with_ends(ends)
+            lm = token_lm(
+                model,
+                tables.vocab_bytes,
+                eos_ids=tables.eos_ids,
+                start_ids=tables.start_ids if start is None else start,
+            )
+            return reading.of(lm, tables)
     model, tokenizer = read_directory(path, device)
-    tables = reading.checked(read_hf_tokenizer(tokenizer)).of_size(output_size(model))
-    return reading.of(hugging_face_lm(model, tables.with_ends(ends), start), tables)
+    with malformed(path, _MODEL):
+        tables = reading.checked(read_hf_tokenizer(tokenizer)).of_size(output_size(model))
+        return reading.of(hugging_face_lm(model, tables.with_ends(ends), start), tables)
 
 
 @dataclass(frozen=True)

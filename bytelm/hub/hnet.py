@@ -5,8 +5,8 @@ have 256 rows, of which 254 and 255 are BOS and EOS, so an imported model keeps 
 the id map "hnet" (`released_ids`), and refuses the two bytes that never occur in UTF-8.
 """
 
-import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from torch import Tensor
 from bytelm.arch.base import STORED
 from bytelm.arch.hnet import HNet
 from bytelm.arch.hnet.config import HNetConfig
+from bytelm.damage import malformed, read_object
 from bytelm.errors import BytelmError, CheckpointError, unknown_name
+from bytelm.model_bounds import bounded_by
 from bytelm.vocab import ByteVocab
 
 MODEL = HNet
+_WHAT = "a configuration of the H-Net release"
 _SIZES = ("arch_layout", "d_model", "d_intermediate", "vocab_size", "tie_embeddings")
 _TOP = (*_SIZES, "ssm_cfg", "attn_cfg")
 _SSM = ("chunk_size", "d_conv", "d_state", "expand")
@@ -29,9 +32,12 @@ def from_official(
     config: Mapping[str, Any] | str | Path, state_dict: Mapping[str, Tensor] | None
 ) -> HNet:
     """The model of a released configuration, with the given weights or initialised."""
+    place = config if isinstance(config, str | Path) else "this configuration"
+    shapes = None if state_dict is None else [tuple(t.shape) for t in state_dict.values()]
+    bounds = nullcontext() if shapes is None else bounded_by(shapes, place)
     if isinstance(config, str | Path):
-        model = HNet(read_config(json.loads(Path(config).read_text(encoding="utf-8"))), ByteVocab())
-    else:
+        config = read_object(Path(config), _WHAT)
+    with malformed(place, _WHAT), bounds:
         model = HNet(read_config(config), ByteVocab())
     if state_dict is not None:
         _load(model, state_dict)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bytelm.arch.base import ByteModel
+from bytelm.damage import malformed, one_line
 from bytelm.errors import BytelmError, CheckpointError, unknown_name
 
 _FORMATS = {"hnet": "bytelm.hub.hnet"}
@@ -59,14 +60,15 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        return load_file(path)
+        with malformed(path, "a safetensors file"):
+            return load_file(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle errors are of every type
         raise CheckpointError(
             f"{path} is not a plain pickle of tensors, and bytelm executes no code from weight "
             "files. Re-save its state dict as .safetensors where you trust the file. "
-            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+            f"({type(error).__name__}: {one_line(str(error))})"
         ) from None
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise CheckpointError(f"{path} does not hold a state dict of tensors")

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from bytelm.damage import gunzip, id_count, malformed, parse_json
 from bytelm.errors import BytelmError, DataError, unknown_name
 
 LAYOUTS = ("byte-level", "latin-1")
@@ -179,6 +180,9 @@ def from_json(value: Mapping[str, Any], *, merges_only: bool = False) -> Stored:
         refuse_more(value)
     vocabulary: dict[str, int] = dict(model["vocab"])
     specials = _specials(value)
+    id_count([*vocabulary.values(), *specials.values()])
+    if len(set(vocabulary.values())) < len(vocabulary):
+        raise DataError("two tokens of its vocabulary have one id")
     to_byte = _characters(vocabulary)
     taken = {number: name for name, number in specials.items()}
     byte_level = to_byte.get(" ") != 0x20
@@ -334,11 +338,8 @@ def read(path: str | os.PathLike[str], *, merges_only: bool = False) -> Stored:
         found = [place / NAME, place / (NAME + ".gz")]
         place = next((file for file in found if file.exists()), found[0])
     data = place.read_bytes()
-    try:
-        value = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-        return from_json(value, merges_only=merges_only)
-    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{place} is not a tokenizer file: {error}") from error
+    with malformed(place, "a tokenizer file", error=DataError):
+        return from_json(parse_json(gunzip(data)), merges_only=merges_only)
 
 
 def dump(value: Mapping[str, Any]) -> bytes:

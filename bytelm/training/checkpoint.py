@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from bytelm.damage import malformed, parse_json
 from bytelm.errors import CheckpointError
 from bytelm.files import new_folder, remove_folder
 from bytelm.run import WEIGHTS, load_tensors, save_tensors
@@ -95,9 +97,10 @@ def gather_weights(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
 def read_position(path: Path) -> Position:
     """Where training was at a checkpoint; `CheckpointError` if any of its files is damaged."""
     state = _read_state(path)
-    for name, wanted in state.pop("files").items():
-        _verify(path / name, wanted)
-    return Position(**state)
+    with malformed(path / STATE, "the state of a checkpoint"):
+        for name, wanted in state.pop("files").items():
+            _verify(path / name, wanted)
+        return TypeAdapter(Position).validate_python(state)
 
 
 def restore_tensors(path: Path, *, model: nn.Module, optimizers: Optimizers) -> None:
@@ -123,10 +126,10 @@ def prune(folder: Path, *, keep: int) -> None:
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        state = parse_json((path / STATE).read_bytes())
     except FileNotFoundError:
         raise CheckpointError(_damaged(path / STATE, "the file is missing")) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise CheckpointError(_damaged(path / STATE, f"it is not JSON ({error})")) from None
     fields = {*Position.__dataclass_fields__, "files"}
     if not isinstance(state, dict) or {"heldout", *state} != fields:  # once there was no heldout

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bytelm.damage import one_line, parse_json
 from bytelm.errors import CheckpointError
 from bytelm.files import disk_errors, write_text
 
@@ -61,12 +62,16 @@ class Metrics:
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a metrics file; a torn last line (from a kill) is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{path}, line {number} is not JSON: {error}") from None
+            row = parse_json(line)
+        except ValueError as error:
+            told = f"{path}, line {number} is not JSON: {one_line(str(error))}"
+            raise CheckpointError(told) from None
+        if not isinstance(row, dict):
+            raise CheckpointError(f"{path}, line {number} is no row of figures, but {row!r:.99}")
+        yield row
 
 
 def _is_evaluation(row: Row) -> bool:

@@ -134,7 +134,7 @@ def test_a_broken_description_is_noticed(tmp_path):
     path = build_some(tmp_path / "c")
     stored = json.loads((path / "corpus.json").read_text())
     for text, message in (
-        ("{", "not a corpus description"),
+        ("{", "of a corpus description"),
         (json.dumps({**stored, "format": 99}), "format 99"),
         (json.dumps({**stored, "documents": 3}), "is damaged"),
     ):

@@ -153,6 +153,14 @@ def index(folder: Path, name: str) -> None:
     rewrite(folder / "model.safetensors.index.json", metadata={}, weight_map=weight_map)
 
 
+def change_vocabulary(folder: Path, number: int) -> None:
+    """Give the last token of the vocabulary another id."""
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = definition["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = number
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+
+
 DAMAGED = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json"),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "not a JSON object"),
@@ -172,6 +180,16 @@ DAMAGED = {
         lambda f: rewrite(f / "config.json", text_config={"experts_implementation": "a/b"}),
         "experts_implementation",
     ),
+    "endless layers": (
+        lambda f: rewrite(f / "config.json", num_hidden_layers=10**9),
+        "asks for a larger model than its weights can fill",
+    ),
+    "endless vocabulary": (
+        lambda f: rewrite(f / "config.json", vocab_size=10**12),
+        "asks for a larger model than its weights can fill",
+    ),
+    "a far id": (lambda f: change_vocabulary(f, 4 * 10**9), "has the id 4000000000"),
+    "a sparse id": (lambda f: change_vocabulary(f, 1 << 20), "has the id 1048576"),
     "quantised": (
         lambda f: rewrite(f / "config.json", quantization_config={"quant_method": "gptq"}),
         "quantised weights",
@@ -194,18 +212,22 @@ DAMAGED = {
 }
 
 
+# what is told while the parts are loaded
+LOADED = ("unknown type", "endless layers", "endless vocabulary", "a far id", "a sparse id")
+
+
 @pytest.mark.parametrize("case", DAMAGED)
 def test_what_cannot_be_loaded_is_named_before_transformers_sees_it(case, folder):
     damage, message = DAMAGED[case]
     damage(folder)
     with pytest.raises(CheckpointError, match=message) as raised:
-        check_directory(folder) if case != "unknown type" else bytelm.load(folder)
+        check_directory(folder) if case not in LOADED else bytelm.load(folder)
     assert "\n" not in str(raised.value)
 
 
 def test_a_damaged_tokenizer_is_named(folder):
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(CheckpointError, match="transformers cannot load"):
+    with pytest.raises(CheckpointError, match="tokenizer.json is not JSON of a tokenizer"):
         bytelm.load(folder)
 
 

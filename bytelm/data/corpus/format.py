@@ -7,11 +7,11 @@ outside the byte range and are added on reading.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bytelm.damage import malformed, read_object
 from bytelm.errors import DataError
 
 FORMAT = 1
@@ -43,15 +43,26 @@ def shard_name(number: int) -> str:
 
 def describe(path: Path) -> dict[str, Any]:
     """The `corpus.json` of a built corpus; `DataError` if it is damaged or of another format."""
-    try:
-        description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-        found = description["format"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{path / DESCRIPTION} is not a corpus description: {error}") from error
-    if found != FORMAT:
-        raise DataError(
-            f"{path} has corpus format {found}; this version reads {FORMAT}. Rebuild it"
-        )
+    file = path / DESCRIPTION
+    description = read_object(file, "a corpus description", error=DataError)
+    with malformed(file, "a corpus description", error=DataError):
+        if (found := description["format"]) != FORMAT:
+            raise DataError(
+                f"{path} has corpus format {found!r}; this version reads {FORMAT}. Rebuild it"
+            )
+        entries = description["files"]
+        names, sizes, hashes = ([e[k] for e in entries] for k in ("file", "bytes", "sha256"))
+        counts = [description["documents"], description["bytes"], *sizes]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("a count of its bytes or documents is none")
+        texts = [description["fingerprint"], *names, *hashes]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a name or hash in it is no text")
+        for name in names:
+            if name != Path(name).name:
+                raise ValueError(f"it names {name!r}, which is no file of the corpus")
+        if missing := {OFFSETS, DOCUMENTS} - set(names):
+            raise ValueError(f"it does not name {min(missing)}")
     return description
 
 

@@ -6,10 +6,13 @@ the first folder of `path`, which is how labelled collections are laid out (one 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from bytelm.damage import malformed
 from bytelm.data.corpus.format import DOCUMENTS, PathLike
+from bytelm.errors import DataError
 
 Row = dict[str, Any]
 
@@ -73,7 +76,8 @@ def read_rows(path: PathLike) -> Iterator[Row]:
     """The stored metadata of each document of a built corpus, in order."""
     from pyarrow import parquet
 
-    with open(Path(path) / DOCUMENTS, "rb") as file, parquet.ParquetFile(file) as table:
+    file = Path(path) / DOCUMENTS
+    with _told(file), open(file, "rb") as stream, parquet.ParquetFile(stream) as table:
         for batch in table.iter_batches():
             yield from batch.to_pylist()
 
@@ -82,7 +86,7 @@ def stored_columns(path: Path) -> list[str]:
     """The names `read_column` knows for a built corpus."""
     from pyarrow import parquet
 
-    with open(path / DOCUMENTS, "rb") as file:
+    with _told(path / DOCUMENTS), open(path / DOCUMENTS, "rb") as file:
         return [*parquet.read_schema(file).names, FOLDER]
 
 
@@ -91,9 +95,13 @@ def read_column(path: Path, name: str) -> list[Any]:
     from pyarrow import parquet
 
     stored = "path" if name == FOLDER else name
-    with open(path / DOCUMENTS, "rb") as file:
+    with _told(path / DOCUMENTS), open(path / DOCUMENTS, "rb") as file:
         values = parquet.read_table(file, columns=[stored]).column(stored).to_pylist()
     return [first_folder(value) for value in values] if name == FOLDER else values
+
+
+def _told(file: Path) -> AbstractContextManager[None]:
+    return malformed(file, "the table of a corpus's documents", error=DataError)
 
 
 def first_folder(path: str | None) -> str | None:

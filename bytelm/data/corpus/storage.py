@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bytelm.damage import malformed
 from bytelm.data.corpus.file_bytes import ByteRange, FileBytes, changed_file
 from bytelm.data.corpus.format import DESCRIPTION, OFFSETS, check_file, describe
 from bytelm.data.corpus.metadata import FOLDER, first_folder, read_column, stored_columns
@@ -112,7 +113,10 @@ def open_built(path: Path, *, root: Path | None = None, verify: bool | None = No
         verify = description["bytes"] <= _VERIFY_BELOW
     for entry in description["files"]:
         check_file(path / entry["file"], entry, verify=verify)
-    offsets = np.load(path / OFFSETS, allow_pickle=False)
+    with malformed(path / OFFSETS, "the offsets of a corpus", error=DataError):
+        offsets = np.load(path / OFFSETS, allow_pickle=False)
+        if offsets.ndim != 1 or offsets.dtype != np.int64 or (np.diff(offsets) < 0).any():
+            raise ValueError("they are no ascending numbers of 64 bits")
     names = [e["file"] for e in description["files"] if e["file"].endswith(".bin")]
     shards = [FileBytes.open(path / name) for name in names]
     held = sum(len(shard) for shard in shards)

@@ -9,12 +9,12 @@ that matters. Only JSON is parsed in this file, and safetensors headers are chec
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bytelm.errors import CheckpointError
+from bytelm.damage import id_count, malformed, one_line, read_object
+from bytelm.errors import CheckpointError, DataError
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 _LARGEST_CONFIG = 4 << 20  # bytes; real ones are below 100 kB
@@ -23,8 +23,9 @@ INDEX = "model.safetensors.index.json"
 Json = dict[str, Any]
 
 
-def check_directory(folder: Path) -> Json:
-    """The config.json of a directory that can be loaded without running or reading anything else.
+def check_directory(folder: Path) -> tuple[Json, list[tuple[int, ...]]]:
+    """The config.json of a directory that can be loaded without running or reading anything else,
+    and the shapes of its weights.
 
     `CheckpointError` that names what stands in the way: no config.json or a damaged one, pickled
     weights, no weights, damaged ones or shards elsewhere, an adapter, quantised weights, kernels
@@ -39,28 +40,47 @@ def check_directory(folder: Path) -> Json:
             "it: merge the two and save the result, then load that"
         )
     _check_config(folder, config)
-    for path in _weight_files(folder):
-        check_safetensors(path)
-    for name in ("tokenizer_config.json", "generation_config.json"):
-        if (folder / name).is_file():
-            read_config(folder / name)
-    return config
+    shapes = [shape for path in _weight_files(folder) for shape in check_safetensors(path)]
+    if (folder / "generation_config.json").is_file():
+        read_config(folder / "generation_config.json")
+    check_tokenizer(folder)
+    return config, shapes
+
+
+def check_tokenizer(folder: Path) -> None:
+    """`CheckpointError` if a JSON file of the tokenizer is none, or has an id that only damage
+    makes: libraries make tables of as many ids as the largest says."""
+    for name, ids_of in _IDS.items():
+        if (path := folder / name).is_file():
+            settings = name in ("tokenizer_config.json", "special_tokens_map.json")
+            found = read_config(path) if settings else read_object(path, "a tokenizer")
+            with malformed(path, "a tokenizer"):
+                try:
+                    id_count(ids_of(found))
+                except DataError as error:
+                    raise CheckpointError(f"{path} is damaged: {error}") from None
+
+
+def _ids_of_definition(found: Json) -> list[int]:
+    """The ids in a tokenizer.json."""
+    vocabulary = (found.get("model") or {}).get("vocab") or {}
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+    return [*ids, *(token["id"] for token in found.get("added_tokens") or ())]
+
+
+# files of a tokenizer, and the ids in them
+_IDS: dict[str, Callable[[Json], Iterable[int]]] = {
+    "tokenizer.json": _ids_of_definition,
+    "vocab.json": dict.values,
+    "added_tokens.json": dict.values,
+    "tokenizer_config.json": lambda found: map(int, found.get("added_tokens_decoder") or ()),
+    "special_tokens_map.json": lambda found: (),
+}
 
 
 def read_config(path: Path) -> Json:
     """A JSON object; `CheckpointError` if the file holds anything else, or is beyond 4 MiB."""
-    size = path.stat().st_size
-    if size > _LARGEST_CONFIG:
-        raise CheckpointError(
-            f"{path} has {size:,} bytes; a configuration has at most {_LARGEST_CONFIG:,}"
-        )
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a JSON object")
-    return value
+    return read_object(path, "a configuration", largest=_LARGEST_CONFIG)
 
 
 def remote_code(config: Json) -> str | None:
@@ -137,14 +157,15 @@ def read_index(path: Path) -> list[str]:
     return names
 
 
-def check_safetensors(path: Path) -> None:
-    """`CheckpointError` if the file's header is damaged or promises more than the file holds."""
+def check_safetensors(path: Path) -> list[tuple[int, ...]]:
+    """The shapes of its tensors; `CheckpointError` if the file's header is damaged or promises more
+    than the file holds."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            file.keys()
+            return [tuple(file.get_slice(name).get_shape()) for name in file.keys()]
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or truncated ({error}): copy it there again"
+            f"{path} is damaged or truncated ({one_line(str(error))}): copy it there again"
         ) from None

@@ -18,8 +18,11 @@ from typing import Any
 
 import torch
 
-from bytelm.errors import CheckpointError, MissingExtraError
-from bytelm.exact.models.model_directory import check_directory, remote_code
+from bytelm.damage import reason
+from bytelm.errors import BytelmError, CheckpointError, MissingExtraError
+from bytelm.exact.gguf_header import check_gguf
+from bytelm.exact.models.model_directory import check_directory, check_tokenizer, remote_code
+from bytelm.model_bounds import bounded_by
 
 
 def read_directory(path: str | Path, device: str | torch.device) -> tuple[Any, Any]:
@@ -27,7 +30,7 @@ def read_directory(path: str | Path, device: str | torch.device) -> tuple[Any, A
     they cannot be had whole and without running what the directory holds."""
     transformers = import_transformers("loading a Hugging Face directory")
     folder = Path(path)
-    config = check_directory(folder)
+    config, shapes = check_directory(folder)
     known = config["model_type"] in transformers.CONFIG_MAPPING
     if not known:
         file = remote_code(config)
@@ -36,7 +39,7 @@ def read_directory(path: str | Path, device: str | torch.device) -> tuple[Any, A
             f"{transformers.__version__} does not know"
             + (f"; bytelm never runs code of a model directory ({file})" if file else "")
         )
-    with _quiet(transformers), _named(folder):
+    with _quiet(transformers), _named(folder), bounded_by(shapes, folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
@@ -57,6 +60,7 @@ def read_tokenizer(path: str | Path) -> Any:
     """The transformers tokenizer in a directory, without its model; errors as `read_directory`."""
     transformers = import_transformers("loading a Hugging Face tokenizer")
     folder = Path(path)
+    check_tokenizer(folder)
     with _quiet(transformers), _named(folder):
         return transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
@@ -67,7 +71,8 @@ def read_gguf_model(path: Path) -> Any:
     """The transformers model of a GGUF file, dequantised to float32; `CheckpointError` if it cannot
     be loaded whole. Nothing beside the file is read."""
     transformers = import_transformers("loading a GGUF file")
-    with tempfile.TemporaryDirectory() as alone, _quiet(transformers), _named(path):
+    bounded = bounded_by(check_gguf(path), path)
+    with tempfile.TemporaryDirectory() as alone, _quiet(transformers), _named(path), bounded:
         (Path(alone) / "model.gguf").symlink_to(path.resolve())
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             alone,
@@ -118,16 +123,17 @@ def _named(path: Path) -> Iterator[None]:
     """Whatever transformers, safetensors or gguf raise over a file, as a `CheckpointError`."""
     try:
         yield
-    except CheckpointError:
+    except BytelmError:
         raise
-    except Exception as error:  # damaged files make them raise nearly every type
+    except BaseException as error:  # damaged files make them raise nearly every type
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if "trust_remote_code" in str(error):
             raise CheckpointError(
                 f"{path} wants code of its own to be run, and bytelm never runs code of a model "
                 "directory: save the model with classes of transformers"
             ) from error
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"transformers cannot load {path}: {reason[0]}") from error
+        raise CheckpointError(f"transformers cannot load {path}: {reason(error)}") from error
 
 
 def _check_whole(path: Path, info: dict[str, Any]) -> None:

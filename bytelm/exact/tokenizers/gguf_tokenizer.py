@@ -11,7 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bytelm.damage import malformed
 from bytelm.errors import CheckpointError, MissingExtraError, unknown_name
+from bytelm.exact.gguf_header import check_gguf
 from bytelm.exact.tokenizers.added import behind_added
 from bytelm.exact.tokenizers.known_expressions import EXPRESSIONS
 from bytelm.exact.tokenizers.pretokenized import expression_spans
@@ -52,14 +54,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise MissingExtraError("gguf", "hf", "loading a GGUF file") from error
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    try:
+    check_gguf(path)
+    with malformed(path, "a GGUF file"):
         reader = GGUFReader(path)
-    except (ValueError, IndexError, OverflowError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not a GGUF file: {error}") from error
-    keys = [key for key in reader.fields if key.startswith("tokenizer.")]
-    if "tokenizer.ggml.tokens" not in keys:
-        raise CheckpointError(f"{path} holds no tokenizer, so its tokens have no bytes")
-    return {key: _value(reader, key) for key in keys}
+        keys = [key for key in reader.fields if key.startswith("tokenizer.")]
+        if "tokenizer.ggml.tokens" not in keys:
+            raise CheckpointError(f"{path} holds no tokenizer, so its tokens have no bytes")
+        return {key: _value(reader, key) for key in keys}
 
 
 def _value(reader: GGUFReader, key: str) -> Any:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import sentencepiece
 
+from bytelm.damage import malformed
 from bytelm.errors import DataError
 from bytelm.exact.tokenizers.added import behind_added
 from bytelm.exact.tokenizers.tables import TokenizerTables, character_encoder, piece_bytes
@@ -79,6 +80,11 @@ def read_sentencepiece(path: str | Path) -> TokenizerTables:
     `DataError` if it is none, or writes blanks as suffixes.
     """
     data = Path(path).read_bytes()
+    with malformed(path, "a SentencePiece model", error=DataError):
+        return _read(path, data)
+
+
+def _read(path: str | Path, data: bytes) -> TokenizerTables:
     try:
         fields = list(_fields(data))
         pieces = _pieces(fields)

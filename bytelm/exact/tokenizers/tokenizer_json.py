@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from bytelm.damage import id_count, malformed, parse_json
 from bytelm.errors import BytelmError
 from bytelm.exact.tokenizers.added import behind_added
 from bytelm.exact.tokenizers.components import BLANK, REFUSED, Limit, limits, parts
@@ -69,12 +70,14 @@ def _byt5_tables(tokenizer: Any) -> TokenizerTables:
 
 def read_tokenizer_json(path: str | Path) -> TokenizerTables:
     """Tables of a tokenizer.json file. EOS and BOS are found by name, unless it adds a BOS."""
-    text = Path(path).read_text()
-    tables = read_definition(json.loads(text))
-    tokenizer = Tokenizer.from_str(text)
-    added = _added_before(lambda text: tokenizer.encode(text).ids, tokenizer)
-    tables.set_ends(added=added, bos=tables.specials.get("<s>"), eos=tables.specials.get("</s>"))
-    return tables
+    data = Path(path).read_bytes()
+    with malformed(path, "a tokenizer.json"):
+        tables, tokenizer = read_definition(parse_json(data)), Tokenizer.from_buffer(data)
+        added = _added_before(lambda text: tokenizer.encode(text).ids, tokenizer)
+        tables.set_ends(
+            added=added, bos=tables.specials.get("<s>"), eos=tables.specials.get("</s>")
+        )
+        return tables
 
 
 def _added_before(encode: Callable[[str], list[int]], tokenizer: Tokenizer) -> list[int]:
@@ -117,6 +120,8 @@ def _place_added(
     blanks: whether U+2581 stands for a blank, as it does where a normaliser has made it of one.
     """
     groups: list[dict[bytes, int]] = [{}, {}]  # before normalisation and after it
+    added_ids = [added["id"] for added in definition.get("added_tokens", [])]
+    id_count([*added_ids, *range(len(tables.vocab_bytes))])
     for added in definition.get("added_tokens", []):
         i, content = added["id"], added["content"]
         tables.vocab_bytes += [None] * (i + 1 - len(tables.vocab_bytes))
@@ -142,7 +147,7 @@ def _place_added(
 
 def _byte_level_tables(definition: Json, found: list[Limit]) -> TokenizerTables:
     model = definition["model"]
-    tables = TokenizerTables([None] * (max(model["vocab"].values()) + 1))
+    tables = TokenizerTables([None] * id_count(model["vocab"].values()))
     for token, i in model["vocab"].items():
         tables.vocab_bytes[i] = byte_level(token)
     spelled = list(tables.vocab_bytes)
@@ -211,7 +216,7 @@ def _character_tables(definition: Json, found: list[Limit]) -> TokenizerTables:
 
 
 def _by_id(vocab: dict[str, int]) -> list[str]:
-    pieces = [""] * (max(vocab.values()) + 1)
+    pieces = [""] * id_count(vocab.values())
     for piece, i in vocab.items():
         pieces[i] = piece
     return pieces

@@ -1,0 +1,31 @@
+"""Whatever happens to a file that a loader reads: it is refused in one sentence, or it works.
+
+Never another exception, a traceback, a hang, a crash of native code or a huge allocation. A worker
+process damages and loads (worker.py); `python -m tests.fuzz.run` does it for any number.
+"""
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("gguf")
+from tests.fuzz.formats import FORMATS
+from tests.fuzz.run import GOOD, fuzz
+
+# one of each mechanism in the ordinary run; the others differ in what makes the file
+QUICK = ("hf config", "gguf", "run config", "binary bpe", "rwkv vocabulary", "corpus description")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_some_damages(name):
+    counts, faults = fuzz(name, count=25, seed=1)
+    assert not faults
+    assert sum(counts.values()) == 25 and counts["refused"] > 0 and set(counts) <= set(GOOD)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("name", FORMATS)
+def test_ten_thousand_damages(name):
+    counts, faults = fuzz(name, count=10_000)
+    assert not faults
+    assert sum(counts.values()) == 10_000 and counts["refused"] > 0
