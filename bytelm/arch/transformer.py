@@ -26,6 +26,9 @@ class TransformerConfig(ArchConfig):
     heads: int = Field(4, ge=1, description="attention heads; each has an even number of channels")
     hidden: int = Field(0, ge=0, description="SwiGLU width; 0 = 8/3 d_model rounded up to 64")
     rotary_dim: int = Field(0, ge=0, description="channels per head that rotate; 0 = all")
+    conv: int = Field(
+        0, ge=0, description="width of a short convolution before each block; 0 = none"
+    )
     window: int = Field(-1, ge=-1, description="earlier bytes each byte sees; -1 = all")
     qk_norm: bool = Field(True, description="unit-RMS queries and keys")
 
@@ -43,7 +46,13 @@ class TransformerConfig(ArchConfig):
             rotary_dim=self.rotary_dim,
             window=self.window,
             qk_norm=self.qk_norm,
+            conv=self.conv,
         )
+
+    @property
+    def layout(self) -> str:
+        """The stack in the layout language."""
+        return "c1T1" * self.layers if self.conv else f"T{self.layers}"
 
 
 class Transformer(BackboneModel[StackState]):
@@ -54,12 +63,11 @@ class Transformer(BackboneModel[StackState]):
     backbone: Stack
 
     def __init__(self, config: TransformerConfig, vocab: Vocab):
-        layout = f"T{config.layers}"
         super().__init__(
             config,
             vocab,
             dim=config.d_model,
-            make_body=lambda: Stack(layout, config.stack_options()),
+            make_body=lambda: Stack(config.layout, config.stack_options()),
         )
 
     def forward_body(self, x_BLD: Tensor, segments: Segments, batch: Batch) -> BodyOutput:
@@ -80,4 +88,4 @@ class Transformer(BackboneModel[StackState]):
         self.backbone.reset_linears(self.backbone.height)
 
     def body_flops(self, context_bytes: int) -> float:
-        return stack_flops(f"T{self.config.layers}", self.config.stack_options(), context_bytes)
+        return stack_flops(self.config.layout, self.config.stack_options(), context_bytes)

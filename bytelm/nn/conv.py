@@ -52,6 +52,17 @@ def _shifted(
     return _ConvSiLU.apply(padded, weight, bias, same)
 
 
+def latest_inputs(tail: Tensor, new: Tensor, counts: Tensor | None) -> Tensor:
+    """The last K-1 inputs (B, K-1, C) of each row after appending counts[b] (None = all) of `new`
+    (B, L, C) to its tail."""
+    joined = torch.cat((tail, new.to(tail.dtype)), dim=1)
+    K1 = tail.shape[1]
+    if counts is None:
+        return joined[:, joined.shape[1] - K1 :]
+    index = counts[:, None] + torch.arange(K1, device=counts.device)
+    return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[2]))
+
+
 def _same_document(document_ids: Tensor, K: int) -> Tensor:
     """(K, B, L, 1): 1 where the input k positions back belongs to the same document."""
     first = document_ids[:, :1].expand(-1, K - 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bytelm.nn.conv import causal_conv_silu
+from bytelm.nn.conv import causal_conv_silu, latest_inputs
 from bytelm.nn.gated_norm import gated_norm
 from bytelm.nn.kernels import Backend, fused_scan
 from bytelm.nn.linear import Linear
@@ -95,7 +95,7 @@ class Mamba2(nn.Module):
         """Feed counts[b] (None = L) more positions of each row; -> (outputs (B, L, D), state)."""
         gate, mixed, dt = self._project(x_BLD)
         dt = self._steps(dt)
-        tail = _new_tail(state.tail, mixed, counts)
+        tail = latest_inputs(state.tail, mixed, counts)
         mixed = self._convolve(mixed, state.tail, None)
         if counts is not None:
             valid = torch.arange(x_BLD.shape[1], device=x_BLD.device) < counts[:, None]
@@ -141,13 +141,3 @@ class Mamba2(nn.Module):
 
     def _finish(self, y_BLHP: Tensor, x_BLHP: Tensor, gate: Tensor) -> Tensor:
         return self.out_proj(gated_norm(y_BLHP, x_BLHP, self.D, gate, self.norm))
-
-
-def _new_tail(tail: Tensor, new: Tensor, counts: Tensor | None) -> Tensor:
-    """The last K-1 inputs of each row after appending counts[b] of `new` to its tail."""
-    joined = torch.cat((tail, new.to(tail.dtype)), dim=1)
-    K1 = tail.shape[1]
-    if counts is None:
-        return joined[:, joined.shape[1] - K1 :]
-    index = counts[:, None] + torch.arange(K1, device=counts.device)
-    return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[2]))

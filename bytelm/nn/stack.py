@@ -1,7 +1,7 @@
 """Isotropic stacks written in H-Net's layout language, e.g. "m4", "T22", "T1m4".
 
-Letters: m = Mamba-2, M = Mamba-2 + SwiGLU, t = attention, T = attention + SwiGLU; the number is a
-repeat count. Blocks are pre-norm on a residual stream kept in float32 or better, and every stack
+Letters: m = Mamba-2, M = Mamba-2 + SwiGLU, t = attention, T = attention + SwiGLU, c = a short
+convolution alone, C = the same + SwiGLU; the number is a repeat count. Blocks are pre-norm on a residual stream kept in float32 or better, and every stack
 ends in its own RMSNorm (H-Net section 2.3: without it the deep main network drowns the residual
 path). Names of parameters are those of the released checkpoints.
 """
@@ -20,9 +20,10 @@ from bytelm.nn.mamba2 import Mamba2, SSMOptions
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
 from bytelm.nn.segments import Segments
+from bytelm.nn.short_conv import ShortConv
 from bytelm.nn.state import State
 
-_RUN = re.compile(r"([mMtT])(\d+)")
+_RUN = re.compile(r"([mMtTcC])(\d+)")
 
 
 def parse_layout(layout: str) -> str:
@@ -34,8 +35,9 @@ def parse_layout(layout: str) -> str:
     letters = "".join(letter * int(count) for letter, count in _RUN.findall(layout))
     if not layout or _RUN.sub("", layout) or not letters:
         raise BytelmError(
-            f"layout {layout!r} is not a run of letter+count with letters m, M, t, T "
-            "(m Mamba-2, t attention; upper case adds SwiGLU), such as 'm4' or 'T1m4'"
+            f"layout {layout!r} is not a run of letter+count with letters m, M, t, T, c, C "
+            "(m Mamba-2, t attention, c short convolution; upper case adds SwiGLU), such as 'm4' "
+            "or 'T1m4'"
         )
     return letters
 
@@ -61,9 +63,11 @@ class StackOptions:
         window: int = -1,
         qk_norm: bool = True,
         causal: bool = True,
+        conv: int = 0,
     ) -> "StackOptions":
-        """Of a stack of T layers alone: rotary positions on `rotary_dim` channels per head (0 =
-        all), SwiGLU of width `hidden` (0 = 8/3 dim, rounded up to a multiple of 64).
+        """Of a stack of T (and c) layers: rotary positions on `rotary_dim` channels per head (0 =
+        all), SwiGLU of width `hidden` (0 = 8/3 dim, rounded up to a multiple of 64). conv: width of the
+        convolutions of c layers, if there are any.
 
         `ValueError` if `dim` is not `heads` heads of even width, or the rotation does not fit one.
         """
@@ -79,8 +83,9 @@ class StackOptions:
             qk_norm=qk_norm,
             causal=causal,
         )
+        ssm = SSMOptions(d_conv=conv) if conv else SSMOptions()
         hidden = hidden or -(-dim * 8 // 3 // 64) * 64
-        return cls(dim=dim, hidden=hidden, attention=attention, ssm=SSMOptions())
+        return cls(dim=dim, hidden=hidden, attention=attention, ssm=ssm)
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,11 @@ class Block(nn.Module):
     def __init__(self, letter: str, options: StackOptions):
         super().__init__()
         self.norm1 = RMSNorm(options.dim, eps=options.eps)
-        self.mixer: SelfAttention | Mamba2
+        self.mixer: SelfAttention | Mamba2 | ShortConv
         if letter in "tT":
             self.mixer = SelfAttention(options.dim, options.attention)
+        elif letter in "cC":
+            self.mixer = ShortConv(options.dim, options.ssm.d_conv)
         else:
             self.mixer = Mamba2(options.dim, options.ssm)
         self.mlp: SwiGLU | None = None
@@ -184,6 +191,8 @@ def stack_flops(layout: str, options: StackOptions, context: float) -> float:
             seen, sides = (context / 2, 1) if options.attention.causal else (context, 2)
             seen = seen if window < 0 else min(seen, sides * window + 1)
             total += 8 * D * D + 4 * D * seen
+        elif letter in "cC":
+            total += 2 * options.ssm.d_conv * D
         else:
             total += _mamba_flops(D, options.ssm)
         if letter.isupper():

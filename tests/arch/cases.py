@@ -15,6 +15,7 @@ _SSM = {"head_dim": 16, "d_state": 8, "chunk": 16}
 CASES: dict[str, tuple[str, dict]] = {
     "transformer": ("transformer", {"layers": 2, "d_model": 32, "heads": 2}),
     "transformer-window": ("transformer", {"layers": 2, "d_model": 32, "heads": 2, "window": 3}),
+    "transformer-conv": ("transformer", {"layers": 2, "d_model": 32, "heads": 2, "conv": 3}),
     "mambabyte": ("hnet", {"layout": ["m2"], "d_model": [32], **_SSM}),
     "mamba-mlp-grouped": (
         "hnet",
@@ -28,6 +29,19 @@ CASES: dict[str, tuple[str, dict]] = {
             "d_intermediate": [0, 64],
             "num_heads": [0, 2],
             "target": [4],
+            **_SSM,
+        },
+    ),
+    "hnet-ngrams": (
+        "hnet",
+        {
+            "layout": ["c1m1", ["T1"], "C1"],
+            "d_model": [32, 48],
+            "d_intermediate": [40, 64],
+            "num_heads": [0, 2],
+            "target": [4],
+            "ngrams": [2, 4],
+            "ngram_rows": 50,
             **_SSM,
         },
     ),

@@ -31,7 +31,7 @@ class HNetConfig(ArchConfig):
 
     layout: Layout = Field(
         description='nested stacks, such as ["m4", ["T1m4", ["T26"], "m4T1"], "m4"]: m Mamba-2, '
-        "t attention, upper case adds SwiGLU"
+        "t attention, c short convolution, upper case adds SwiGLU"
     )
     d_model: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         description="widths, never shrinking inwards"
@@ -45,7 +45,7 @@ class HNetConfig(ArchConfig):
         (), description="earlier positions that attention sees; -1 = all"
     )
     d_state: int = Field(128, ge=1, description="Mamba-2 state size per channel")
-    d_conv: int = Field(4, ge=2, description="Mamba-2 convolution width")
+    d_conv: int = Field(4, ge=2, description="width of the convolutions")
     expand: int = Field(2, ge=1, description="Mamba-2 inner width as a multiple of d_model")
     head_dim: int = Field(64, ge=1, description="Mamba-2 head width")
     chunk: int = Field(64, ge=1, description="Mamba-2 block length in training; speed only")
@@ -77,6 +77,11 @@ class HNetConfig(ArchConfig):
         description="learning-rate factors (embeddings and head take the first); empty = all 1; "
         '"published" = the paper\'s rule',
     )
+    ngrams: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (), description="sizes n of the n-grams whose hashed vectors are added to the byte table's"
+    )
+    ngram_rows: int = Field(8192, ge=1, description="rows of the table of each n-gram size")
+    ngram_lr: float = Field(4.0, gt=0, description="learning-rate factor of these tables")
     released_ids: bool = Field(
         False,
         description="table of the released checkpoints: 256 rows, of which 254 is BOS and 255 EOS, "
@@ -101,6 +106,8 @@ class HNetConfig(ArchConfig):
                 raise ValueError(f"boundaries {rule!r} exist at stage 0 only, not at stage {s}")
             if rule == "fixed" and self.target[s] != int(self.target[s]):
                 raise ValueError(f"a fixed stride must be a whole number, not {self.target[s]}")
+        if list(self.ngrams) != sorted(set(self.ngrams)):
+            raise ValueError(f"ngrams {self.ngrams} must ascend")
         if bool(self.anneal_from) != bool(self.anneal_fraction):
             raise ValueError("anneal_from and anneal_fraction go together: set both or neither")
         return self
@@ -110,16 +117,18 @@ class HNetConfig(ArchConfig):
         rules = set(self.boundary_rules)
         letters = [_letters(self.layout, s) for s in self._all()]
         if not any(used & set("mM") for used in letters):
-            for name in ("d_state", "d_conv", "expand", "head_dim", "chunk", "backend"):
+            for name in ("d_state", "expand", "head_dim", "chunk", "backend"):
                 yield Idle(setting=name, why="the layout has no Mamba-2 layers (m, M)")
+        if not any(used & set("mMcC") for used in letters):
+            yield Idle(setting="d_conv", why="the layout has no convolutions (m, M, c, C)")
         for s, used in enumerate(letters):
             if not used & set("tT"):
                 why = f"stage {s} has no attention layers (t, T)"
                 yield Idle(setting="num_heads", entry=s, unset=(0, 1), why=why)
                 yield Idle(setting="rotary_dim", entry=s, unset=(0,), why=why)
                 yield Idle(setting="window", entry=s, unset=(-1,), why=why)
-            if not used & set("MT"):
-                why = f"stage {s} has no layers with SwiGLU (M, T)"
+            if not used & set("MTC"):
+                why = f"stage {s} has no layers with SwiGLU (M, T, C)"
                 yield Idle(setting="d_intermediate", entry=s, unset=(0,), why=why)
         if "learned" not in rules:
             for name in ("ratio_weight", "anneal_from", "anneal_fraction"):
@@ -134,6 +143,9 @@ class HNetConfig(ArchConfig):
                 if rule not in _TARGETED:
                     why = f"the boundaries of stage {s} are {rule!r}"
                     yield Idle(setting="target", entry=s, unset=(USUAL_CHUNK,), why=why)
+        if not self.ngrams:
+            for name in ("ngram_rows", "ngram_lr"):
+                yield Idle(setting=name, why="there are no ngrams")
         if "given" not in rules:
             yield Idle(setting="given_after", why='no boundaries are "given"')
 
@@ -246,7 +258,7 @@ def _check_lengths(config: HNetConfig, S: int) -> None:
 
 def _check_stage(config: HNetConfig, s: int, letters: set[str]) -> None:
     D = config.d_model[s]
-    if letters & set("MT") and not (config.d_intermediate and config.d_intermediate[s] > 0):
+    if letters & set("MTC") and not (config.d_intermediate and config.d_intermediate[s] > 0):
         raise ValueError(f"stage {s} has SwiGLU layers: give it a d_intermediate above 0")
     if letters & set("tT"):
         if not config.num_heads or config.num_heads[s] < 1 or D % config.num_heads[s]:

@@ -8,7 +8,7 @@ Parameter names are those of the released checkpoints.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,11 +22,20 @@ from bytelm.arch.hnet.telemetry import stage_stats, stage_symptoms
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.nn.chunking import ratio_loss, starts_on_bytes
+from bytelm.nn.ngrams import NGramTables
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import stack_flops
 from bytelm.nn.state import State
 from bytelm.nn.tables import id_map
 from bytelm.vocab import ByteVocab, Vocab
+
+
+@dataclass(frozen=True)
+class NGramState(State):
+    """Of a model with n-gram tables: the latest ids (B, K) and the body's own state."""
+
+    tail: Tensor
+    body: State
 
 
 class HNet(BackboneModel[State]):
@@ -51,9 +60,13 @@ class HNet(BackboneModel[State]):
             make_body=lambda: make_level(config, 0),
             ids=id_map("hnet" if config.released_ids else "own", vocab),
         )
+        self.ngrams: NGramTables | None = None
+        if config.ngrams:
+            self.ngrams = NGramTables(config.ngrams, config.ngram_rows, config.d_model[0])
         self.targets = list(config.anneal_from or config.target)
 
     def forward_body(self, x_BLD: Tensor, segments: Segments, batch: Batch) -> BodyOutput:
+        x_BLD = self._with_ngrams(x_BLD, batch.ids, segments)
         x, traces = self.backbone(x_BLD, segments, batch)
         aux: dict[str, Tensor] = {}
         stats: dict[str, Tensor | float] = {}
@@ -71,13 +84,28 @@ class HNet(BackboneModel[State]):
     def extend_body(
         self, x_BLD: Tensor, counts: Tensor | None, state: State, batch: Batch
     ) -> tuple[Tensor, State]:
-        return self.backbone.extend(x_BLD, counts, state, batch)
+        if self.ngrams is None:
+            return self.backbone.extend(x_BLD, counts, state, batch)
+        assert isinstance(state, NGramState)
+        x_BLD = x_BLD + self.ngrams(batch.ids, state.tail)
+        tail = self.ngrams.new_tail(state.tail, batch.ids, counts)
+        y, body = self.backbone.extend(x_BLD, counts, state.body, batch)
+        return y, NGramState(tail, body)
 
     def body_steps(self, state: State, rows: int, *, compiled: bool) -> LevelSteps:
         return level_steps(self.backbone, state, rows, compiled=compiled)
 
     def init_state(self, batch_size: int) -> State:
-        return self.backbone.init_state(batch_size)
+        body = self.backbone.init_state(batch_size)
+        if self.ngrams is None:
+            return body
+        return NGramState(self.ngrams.empty_tail(batch_size), body)
+
+    def _with_ngrams(self, x_BLD: Tensor, ids_BL: Tensor, segments: Segments) -> Tensor:
+        if self.ngrams is None:
+            return x_BLD
+        tail = self.ngrams.empty_tail(len(ids_BL))
+        return x_BLD + self.ngrams(ids_BL, tail, segments.document_ids)
 
     def reset_body(self) -> None:
         self.backbone.reset_parameters(0)
@@ -87,7 +115,9 @@ class HNet(BackboneModel[State]):
         """One bool tensor (B, L) per chunking stage, outermost first: the positions of `ids` at
         which its chunks start."""
         batch = Batch(ids=ids_BL)
-        _, traces = self.backbone(self._embed(ids_BL), Segments(ids_BL.shape[1]), batch)
+        segments = Segments(ids_BL.shape[1])
+        x = self._with_ngrams(self._embed(ids_BL), ids_BL, segments)
+        _, traces = self.backbone(x, segments, batch)
         return starts_on_bytes([trace.plan for trace in traces])
 
     def progress(self, fraction: float) -> None:
@@ -121,6 +151,9 @@ class HNet(BackboneModel[State]):
         stage = min(name.count("main_network."), self.config.stages)
         factor = self.config.stage_lr_multipliers[stage]
         role = super().parameter_role(name, parameter)
+        if name.startswith("ngrams."):
+            role = ParameterRole(kind="embedding", decay=False)
+            factor *= self.config.ngram_lr
         if "routing_module" in name or "residual_proj" in name:
             role = ParameterRole(kind="other", decay=parameter.ndim > 1)
         return replace(role, lr_multiplier=factor)
