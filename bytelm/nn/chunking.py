@@ -198,3 +198,20 @@ def ratio_loss(p_BL: Tensor, starts_BL: Tensor, valid: Tensor | None, target: fl
     share, mean = sums[0].detach() / total, sums[1] / total
     loss = target / (target - 1) * ((target - 1) * share * mean + (1 - share) * (1 - mean))
     return RatioLoss(loss, share, mean.detach())
+
+
+_MARGIN = 0.25  # taught probabilities are to be at least this far from 1/2
+
+
+def imitation_loss(p_BL: Tensor, starts_BL: Tensor, valid: Tensor | None) -> Tensor:
+    """How far a router is from cutting at `starts`: the mean over valid positions of the squared
+    distance of p to the right side of 1/2, a margin of 1/4 included; 0 once it is well decided.
+
+    The mean is that of all ranks of a distributed step.
+    """
+    wanted = torch.where(starts_BL, 1.0, -1.0).to(p_BL.dtype)
+    short = (_MARGIN - wanted * (p_BL - 0.5)).clamp(min=0).square()
+    kept = short if valid is None else short * valid
+    count = p_BL.new_tensor(p_BL.numel()) if valid is None else valid.sum().to(p_BL.dtype)
+    sums = sum_over_ranks(torch.stack((kept.sum(), count)))
+    return sums[0] / sums[1].detach().clamp(min=1)

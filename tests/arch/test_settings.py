@@ -24,6 +24,7 @@ from tests.arch.cases import CASES, LABELS, training_batch
 ONE_STAGE = CASES["hnet-1stage"][1]
 MORE = {  # settings that the contract tests leave at their defaults
     "hnet-annealed": ("hnet", {**ONE_STAGE, "anneal_from": [2.0], "anneal_fraction": 0.5}),
+    "hnet-taught": ("hnet", {**ONE_STAGE, "taught_by": ["space"], "taught_fraction": 0.5}),
     "hnet-published-rates": ("hnet", {**ONE_STAGE, "lr_multipliers": "published"}),
     "hnet-no-ratio-loss": ("hnet", {**ONE_STAGE, "ratio_weight": 0.0}),
     "hnet-windows": ("hnet", {**CASES["hnet-attention-only"][1], "rotary_dim": [4, 8]}),
@@ -55,7 +56,7 @@ def signature(model: ByteModel) -> dict[str, Any]:
             noise = torch.randn(p.shape, generator=torch.Generator().manual_seed(number))
             p.add_(0.3 * noise)
     results = []
-    for fraction in (0.0, 0.1, 1.0):
+    for fraction in (0.0, 0.1, 0.7, 1.0):
         model.progress(fraction)
         output = model(batch)
         results += [output.logits.detach(), output.loss.detach()]

@@ -72,6 +72,14 @@ class HNetConfig(ArchConfig):
     anneal_fraction: float = Field(
         0.0, ge=0, le=1, description="fraction of training after which N is `target`; 0 = off"
     )
+    taught_by: tuple[Literal["fixed", "space"], ...] = Field(
+        (),
+        description="one per chunking stage: the rule that cuts at the start of training, while the "
+        "learned one is taught to agree with it; empty = off",
+    )
+    taught_fraction: float = Field(
+        0.0, ge=0, le=1, description="share of training in which `taught_by` cuts; 0 = off"
+    )
     lr_multipliers: tuple[Annotated[float, Field(gt=0)], ...] | Literal["published"] = Field(
         (),
         description="learning-rate factors (embeddings and head take the first); empty = all 1; "
@@ -101,15 +109,19 @@ class HNetConfig(ArchConfig):
             _check_stage(self, s, _letters(self.layout, s))
         if any(a > b for a, b in zip(self.d_model, self.d_model[1:], strict=False)):
             raise ValueError(f"d_model {self.d_model} must not shrink from the outside in")
-        for s, rule in enumerate(self.boundary_rules):
+        for s, rule in [*enumerate(self.boundary_rules), *enumerate(self.taught_by)]:
             if RULES[rule].reads_bytes and s > 0:
                 raise ValueError(f"boundaries {rule!r} exist at stage 0 only, not at stage {s}")
-            if rule == "fixed" and self.target[s] != int(self.target[s]):
+            if rule == "fixed" and self.target and self.target[s] != int(self.target[s]):
                 raise ValueError(f"a fixed stride must be a whole number, not {self.target[s]}")
         if list(self.ngrams) != sorted(set(self.ngrams)):
             raise ValueError(f"ngrams {self.ngrams} must ascend")
         if bool(self.anneal_from) != bool(self.anneal_fraction):
             raise ValueError("anneal_from and anneal_fraction go together: set both or neither")
+        if bool(self.taught_by) != bool(self.taught_fraction):
+            raise ValueError("taught_by and taught_fraction go together: set both or neither")
+        if self.taught_by and set(self.boundary_rules) != {"learned"}:
+            raise ValueError("taught_by needs learned boundaries at every stage")
         return self
 
     def idle(self) -> Iterator[Idle]:
@@ -246,7 +258,7 @@ def _check_lengths(config: HNetConfig, S: int) -> None:
     for name in per_stage:
         if (given := len(getattr(config, name))) not in (0, S + 1):
             raise ValueError(f"{name} has {given} entries; the layout needs {S + 1} (or none)")
-    for name in ("boundaries", "anneal_from"):
+    for name in ("boundaries", "anneal_from", "taught_by"):
         if (given := len(getattr(config, name))) not in (0, S):
             raise ValueError(f"{name} has {given} entries; the layout has {S} chunking stages")
     needs = sum(rule in _TARGETED for rule in config.boundary_rules)

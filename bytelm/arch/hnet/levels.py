@@ -35,11 +35,12 @@ _SLOTS = 32  # chunk slots are rounded up to it in the parallel form: see `Chunk
 @dataclass(frozen=True)
 class StageTrace:
     """What one chunking stage did: plan over its own sequence, p (B, L) or None, valid (B, L) or
-    None = all."""
+    None = all; taught: whether another rule than that of p made the plan."""
 
     plan: ChunkPlan
     p: Tensor | None
     valid: Tensor | None
+    taught: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,16 @@ class ChunkLevel(Level):
         self.encoder = Stack(strings[s], config.stack_options(s))
         self.main_network = make_level(config, s + 1)
         self.decoder = Stack(strings[len(strings) - 1 - s], config.stack_options(s))
-        self.routing_module: BoundaryRule = RULES[config.boundary_rules[s]](
-            RuleOptions(
-                dim=self.dim,
-                stride=int(config.target[s]) if config.target else 0,
-                after=config.given_after,
-            )
+        options = RuleOptions(
+            dim=self.dim,
+            stride=int(config.target[s]) if config.target else 0,
+            after=config.given_after,
         )
+        self.routing_module: BoundaryRule = RULES[config.boundary_rules[s]](options)
+        self.teacher: BoundaryRule | None = None
+        if config.taught_by:
+            self.teacher = RULES[config.taught_by[s]](options)
+        self.teaching = False  # whether the teacher cuts in training: `HNet.progress` says so
         self.residual_proj = Linear(self.dim, self.dim)
 
     @torch.no_grad()
@@ -165,6 +169,12 @@ class ChunkLevel(Level):
         cuts, _ = self.routing_module.cut(
             stretch, self.routing_module.init_state(len(encoded), encoded)
         )
+        taught = self.training and self.teaching
+        if taught:
+            assert self.teacher is not None
+            own = cuts.p
+            cuts, _ = self.teacher.cut(stretch, self.teacher.init_state(len(encoded), encoded))
+            cuts = Cuts(cuts.starts, own)
         plan = ChunkPlan(
             cuts.starts, delay=self.pooler.delay, document_ids=segments.document_ids, slots=_SLOTS
         )
@@ -174,7 +184,8 @@ class ChunkLevel(Level):
             z = smooth(z, plan.select(cuts.p), document_ids=inside.document_ids)
         z = upsample(z, plan.reads, torch.zeros_like(z[:, 0]))
         y = self.decoder(self._join(z, encoded, cuts), segments)
-        return y[..., : self.outer_dim], [StageTrace(plan, cuts.p, segments.valid), *traces]
+        trace = StageTrace(plan, cuts.p, segments.valid, taught)
+        return y[..., : self.outer_dim], [trace, *traces]
 
     def _join(self, z_BLD: Tensor, encoded_BLD: Tensor, cuts: Cuts) -> Tensor:
         """Upsampled chunks times the straight-through confidence, plus the linear skip (eq. 9),

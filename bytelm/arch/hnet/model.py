@@ -16,12 +16,12 @@ from torch import Tensor
 from bytelm.arch.backbone import BackboneModel, BodyOutput
 from bytelm.arch.base import ParameterRole, Symptom
 from bytelm.arch.hnet.config import USUAL_CHUNK, HNetConfig, unnest
-from bytelm.arch.hnet.levels import Level, make_level
+from bytelm.arch.hnet.levels import ChunkLevel, Level, make_level
 from bytelm.arch.hnet.steps import LevelSteps, level_steps
 from bytelm.arch.hnet.telemetry import stage_stats, stage_symptoms
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
-from bytelm.nn.chunking import ratio_loss, starts_on_bytes
+from bytelm.nn.chunking import imitation_loss, ratio_loss, starts_on_bytes
 from bytelm.nn.ngrams import NGramTables
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import stack_flops
@@ -74,6 +74,9 @@ class HNet(BackboneModel[State]):
             stats |= stage_stats(s, trace)
             if trace.p is None:
                 continue
+            if trace.taught:
+                aux[f"imitation{s}"] = imitation_loss(trace.p, trace.plan.starts, trace.valid)
+                continue
             ratio = ratio_loss(trace.p, trace.plan.starts, trace.valid, self.targets[s])
             if self.config.ratio_weight:
                 aux[f"ratio{s}"] = self.config.ratio_weight * ratio.loss
@@ -121,8 +124,12 @@ class HNet(BackboneModel[State]):
         return starts_on_bytes([trace.plan for trace in traces])
 
     def progress(self, fraction: float) -> None:
-        """Move the ratio loss's targets along their annealing line (`anneal_from` to `target`)."""
+        """Move the ratio loss's targets along their annealing line (`anneal_from` to `target`), and
+        end the teaching of the routers (`taught_by`) when its share is over."""
         config = self.config
+        for level in self.backbone.modules():
+            if isinstance(level, ChunkLevel):
+                level.teaching = fraction < config.taught_fraction
         if config.anneal_from:
             done = min(1.0, fraction / config.anneal_fraction)
             pairs = zip(config.anneal_from, config.target, strict=True)
