@@ -125,10 +125,13 @@ def main() -> None:
     command.add_argument(
         "--runs", type=Path, default=Path(tempfile.gettempdir()) / "hnet-study-runs"
     )
+    command.add_argument("--most", type=int, default=10_000, help="runs, then stop")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    while entry := next_entry(options.plan, options.rows):
+    for _ in range(options.most):
+        if (entry := next_entry(options.plan, options.rows)) is None:
+            break
         row = run(entry, options.runs)
         with options.rows.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -7,8 +7,7 @@ ones, with the same ids. No bytes ever encode to a special token, even those tha
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -20,6 +19,7 @@ import numpy as np
 from bytelm.data.sources import Reading
 from bytelm.errors import BytelmError, unknown_name
 from bytelm.files import write_bytes
+from bytelm.threads import in_order, thread_count
 from bytelm.tokenizer import codec_core, files
 from bytelm.tokenizer.codec import Codec
 from bytelm.tokenizer.documents import documents_of, least_bytes
@@ -50,6 +50,22 @@ class UnsupportedSizeError(BytelmError):
     def __init__(self, message: str, *, largest: int, supported: "dict[int, BinaryBPE]"):
         super().__init__(message)
         self.largest, self.supported = largest, supported
+
+_GROUP = 1 << 20  # bytes of documents that go to a thread together
+
+
+def _grouped(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Documents in groups of about `_GROUP` bytes."""
+    group: list[bytes] = []
+    size = 0
+    for data in documents:
+        group.append(data)
+        size += len(data)
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 class BinaryBPE:
@@ -207,15 +223,15 @@ class BinaryBPE:
 
     # ---- encoding -------------------------------------------------------------------------------
 
-    def encode(self, data: bytes) -> np.ndarray:
-        """(n,) uint32 ids of any bytes; never a special token."""
-        parts = self._split(data)
+    def encode(self, data: bytes, *, threads: int | None = None) -> np.ndarray:
+        """(n,) uint32 ids of any bytes; never a special token. threads: None = all cores."""
+        parts, threads = self._split(data), thread_count(threads)
         if len(parts) == 1:
-            return self._numbered(self.codec.encode(data))
+            return self._numbered(self.codec.encode(data, threads=threads))
         ids = [
             np.array([self.added[part]], np.uint32)
             if number % 2
-            else self._numbered(self.codec.encode(part))
+            else self._numbered(self.codec.encode(part, threads=threads))
             for number, part in enumerate(parts)
         ]
         return np.concatenate(ids)
@@ -263,15 +279,28 @@ class BinaryBPE:
         by = self._ids - np.arange(len(self._ids), dtype=np.uint32)
         return by[0] if (by == by[0]).all() else None
 
-    def encode_batch(self, documents: Iterable[bytes], *, threads: int = 1) -> list[np.ndarray]:
-        """`encode` of each; the compiled core runs outside the interpreter's lock."""
-        if threads <= 1:
-            return [self.encode(data) for data in documents]
-        self.encode(b"")  # builds the tables once, before threads would
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self.encode, documents))
+    def encode_batch(
+        self, documents: Iterable[bytes], *, threads: int | None = None
+    ) -> list[np.ndarray]:
+        """`encode` of each, on that many threads (None = all cores), with the same ids as on one.
 
-    def encode_corpus(self, documents: Iterable[bytes], *, threads: int = 1) -> EncodedCorpus:
+        Documents are taken as they are encoded, a few MiB ahead for each thread.
+        """
+        return list(self._encoded(documents, thread_count(threads)))
+
+    def _encoded(self, documents: Iterable[bytes], threads: int) -> Iterator[np.ndarray]:
+        self._encode_group([b""])  # builds the tables once, before threads would
+        for group in in_order(self._encode_group, _grouped(documents), threads=threads):
+            yield from group
+
+    def _encode_group(self, documents: list[bytes]) -> list[np.ndarray]:
+        if self.added:
+            return [self.encode(data, threads=1) for data in documents]
+        return [self._numbered(ids) for ids in self.codec.encode_pieces(documents)]
+
+    def encode_corpus(
+        self, documents: Iterable[bytes], *, threads: int | None = None
+    ) -> EncodedCorpus:
         """Whole documents as one compact array with token and byte offsets."""
         lengths = [0]
 
@@ -280,19 +309,23 @@ class BinaryBPE:
                 lengths.append(len(data))
                 yield data
 
-        parts = [part.astype(self.dtype) for part in self.encode_batch(counted(), threads=threads)]
+        encoded = self._encoded(counted(), thread_count(threads))
+        parts = [part.astype(self.dtype) for part in encoded]
         offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         ids = np.concatenate(parts) if parts else np.zeros(0, self.dtype)
         return EncodedCorpus(ids, offsets, np.cumsum(lengths, dtype=np.int64))
 
-    def decode(self, ids: Iterable[int] | np.ndarray) -> bytes:
-        """The bytes of any ids; special tokens stand for none. `BytelmError` for unknown ids."""
+    def decode(self, ids: Iterable[int] | np.ndarray, *, threads: int | None = None) -> bytes:
+        """The bytes of any ids; special tokens stand for none. `BytelmError` for unknown ids.
+        threads: None = all cores."""
+        threads = thread_count(threads)
         given = ids if isinstance(ids, np.ndarray) else np.array(list(ids), np.int64)
         if not np.issubdtype(given.dtype, np.integer):
             raise BytelmError(f"ids must be integers, not {given.dtype}")
         if self._stored.unmerged or self.added:
             return b"".join(map(self._bytes_of, given.ravel().tolist()))
-        return self.codec.decode(np.ascontiguousarray(given.ravel()), internal=self._internal)
+        given = np.ascontiguousarray(given.ravel())
+        return self.codec.decode(given, internal=self._internal, threads=threads)
 
     def _bytes_of(self, number: int) -> bytes:
         text = self.token_bytes[number] if 0 <= number < self.vocab_size else None

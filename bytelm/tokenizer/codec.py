@@ -7,13 +7,23 @@ or not at all, tokens glued together from several vocabularies) by rank with a h
 meaning.
 """
 
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 
 from bytelm.errors import BytelmError
+from bytelm.threads import in_order
 from bytelm.tokenizer import codec_core
 from bytelm.tokenizer.codec_tables import ID_BITS, Tables, packed, pair_tables, tries
+
+_LEAST_PART = 1 << 18  # bytes, or ids, that are worth a thread
+
+
+def _even(size: int, parts: int) -> list[tuple[int, int]]:
+    """(start, end) of `parts` parts (at least one) of nearly equal size."""
+    cuts = [size * n // max(parts, 1) for n in range(max(parts, 1) + 1)]
+    return list(zip(cuts, cuts[1:], strict=False))
 
 
 class Codec:
@@ -92,24 +102,88 @@ class Codec:
         entry, trie, prefix = tries(order, self.start, self.text)
         return Tables(*self._pairs, packed(prefix, self.lengths), entry, trie)
 
-    def encode(self, data: bytes) -> np.ndarray:
-        """(n,) uint32 internal ids of any bytes."""
+    def encode(self, data: bytes, *, threads: int = 1) -> np.ndarray:
+        """(n,) uint32 internal ids of any bytes; the same for any number of threads."""
         given = np.frombuffer(data, np.uint8)
-        out = np.empty(len(given), np.uint32)
-        if self.exact:
-            count = codec_core.encode(self._tables, given, out)
-        else:
-            count = codec_core.encode_by_rank(*self._by_rank, given, out)
-        return out[:count]
+        if not self.exact:
+            out = np.empty(len(given), np.uint32)
+            return out[: codec_core.encode_by_rank(*self._by_rank, given, out)]
+        parts = _even(len(given), min(threads, len(given) // _LEAST_PART))
+        if len(parts) == 1:
+            return self._encoded(given)
+        self._encoded(given[:0])  # builds the tables once, before threads would
+        pieces = [given[start:end] for start, end in parts]
+        return self._joined(in_order(self._encoded, pieces, threads=threads))
 
-    def decode(self, ids: np.ndarray, *, internal: np.ndarray) -> bytes:
+    def _encoded(self, given: np.ndarray) -> np.ndarray:
+        out = np.empty(len(given), np.uint32)
+        return out[: codec_core.encode(self._tables, given, out)]
+
+    def encode_pieces(self, pieces: Sequence[bytes]) -> list[np.ndarray]:
+        """`encode` of each, in one call of the compiled core."""
+        if not self.exact:
+            return [self.encode(piece) for piece in pieces]
+        given = np.frombuffer(b"".join(pieces), np.uint8)
+        bounds = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+        out, counts = np.empty(len(given), np.uint32), np.empty(len(pieces), np.int64)
+        total = codec_core.encode_pieces(self._tables, given, bounds, out, counts)
+        return np.split(out[:total].copy(), np.cumsum(counts[:-1]))
+
+    def _joined(self, parts: Iterable[np.ndarray]) -> np.ndarray:
+        """The encoding of bytes whose parts were encoded apart.
+
+        Only tokens near the cuts can be wrong. So some on both sides of each are encoded again,
+        together, and more of them until both neighbours of the new ones fit: then all tokens fit
+        beside one another, which is what makes an encoding the right one (`codec_core`).
+        """
+        done: list[np.ndarray] = []
+        for part in parts:
+            if not done:
+                done.append(part)
+                continue
+            again = 16
+            while True:
+                if again >= len(done[-1]):
+                    done = [np.concatenate(done)]
+                left, right = done[-1][:-again], part[again:]
+                near = np.concatenate([done[-1][-again:], part[:again]])
+                middle = self._encoded(np.frombuffer(self._spelled(near), np.uint8))
+                if self._fits(left, middle) and self._fits(middle, right):
+                    break
+                again *= 2
+            done[-1:] = [left, middle, right]
+            done = [ids for ids in done if len(ids)]
+        return np.concatenate(done)
+
+    def _fits(self, left: np.ndarray, right: np.ndarray) -> bool:
+        """Whether `right` may follow `left`; anything may follow nothing."""
+        if not len(left) or not len(right):
+            return True
+        return codec_core.compatible(self._tables, left[-1], right[0])
+
+    def _spelled(self, ids: np.ndarray) -> bytes:
+        return b"".join(map(self.token, ids.tolist()))
+
+    def decode(self, ids: np.ndarray, *, internal: np.ndarray, threads: int = 1) -> bytes:
         """The bytes of a file's ids, which `internal` maps to internal ids, SPECIAL or UNKNOWN."""
-        size = codec_core.decoded_length(internal, self.start, ids)
-        if size < 0:
-            raise BytelmError(f"there is no id {ids[-1 - size]}; {len(internal)} ids are known")
-        out = np.empty(size + 8, np.uint8)
-        codec_core.decode(internal, self.start, self.text, self._heads, ids, out)
-        return out[:size].tobytes()
+        parts = [ids[a:b] for a, b in _even(len(ids), min(threads, len(ids) // _LEAST_PART))]
+        measure = partial(codec_core.decoded_length, internal, self.start)
+        sizes = list(in_order(measure, parts, threads=len(parts)))
+        for part, size in zip(parts, sizes, strict=True):
+            if size < 0:
+                raise BytelmError(f"there is no id {part[-1 - size]}; {len(internal)} ids are known")
+        ends = np.cumsum(sizes)
+        out = np.empty(ends[-1], np.uint8)
+
+        def write(n: int) -> None:
+            into = out[ends[n] - sizes[n] : ends[n]]
+            codec_core.decode(internal, self.start, self.text, self._heads, parts[n], into)
+
+        if len(parts) > 1:
+            _ = self._heads  # once, before threads would
+        for _ in in_order(write, range(len(parts)), threads=len(parts)):
+            pass
+        return out.tobytes()
 
     @cached_property
     def _heads(self) -> np.ndarray:

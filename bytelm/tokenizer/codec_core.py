@@ -94,6 +94,24 @@ def encode(t, data, out):
 
 
 @compiled
+def encode_pieces(t, data, bounds, out, counts):
+    """Encodes the pieces data[bounds[i] : bounds[i + 1]], one after another in `out` (as long as
+    `data`); `counts` gets the ids of each. Returns how many ids there are in all."""
+    total = 0
+    for i in range(len(counts)):
+        counts[i] = encode(t, data[bounds[i] : bounds[i + 1]], out[total:])
+        total += counts[i]
+    return total
+
+
+@compiled
+def compatible(t, x, y):
+    """Whether token y may follow token x in an encoding."""
+    shifts = pair_shifts(t.filter, t.pairs)
+    return _compatible(t, shifts, np.uint64(x), np.uint64(y))
+
+
+@compiled
 def decoded_length(internal, start, ids):
     """Bytes that `ids` stand for, or -1 - i if ids[i] is not one. `internal` maps a file's ids to
     internal ones, SPECIAL or UNKNOWN."""
@@ -110,9 +128,10 @@ def decoded_length(internal, start, ids):
 
 @compiled
 def decode(internal, start, text, head, ids, out):
-    """Writes the bytes of ids that `decoded_length` has checked to `out`, which has 8 to spare.
+    """Writes the bytes of ids that `decoded_length` has checked to `out`, which has their length.
 
-    `head` holds the first eight bytes of each token: most tokens are one store.
+    `head` holds the first eight bytes of each token: most tokens are one store, except at the end,
+    where eight bytes would be too many.
     """
     at = np.int64(0)
     for i in range(len(ids)):
@@ -120,8 +139,12 @@ def decode(internal, start, text, head, ids, out):
         if token >= 0:
             first = start[token]
             n = start[token + 1] - first
-            store8(out, at, head[token])
-            for k in range(8, n):
+            if at + 8 <= len(out):
+                store8(out, at, head[token])
+                done = np.int64(8)
+            else:
+                done = np.int64(0)
+            for k in range(done, n):
                 out[at + k] = text[first + k]
             at += n
 
