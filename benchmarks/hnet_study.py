@@ -94,7 +94,7 @@ def row_of(entry: dict[str, Any], recipe: Recipe, path: Path) -> dict[str, Any]:
 def step_seconds(steps: list[dict[str, float]], evaluated: set[int]) -> list[float]:
     """CPU seconds of each step. The clock also ran during evaluations, so a step that follows one
     counts as the median of its neighbours."""
-    clock = [0.0, *(r["seconds"] for r in steps)]
+    clock = [0.0, *(r["cpu_seconds"] for r in steps)]
     raw = [b - a for a, b in zip(clock, clock[1:], strict=False)]
     out = []
     for i, s in enumerate(raw):

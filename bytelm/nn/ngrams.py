@@ -8,15 +8,25 @@ changes nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bytelm.nn.conv import latest_inputs
+from bytelm.nn.state import State
 
 _FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, near 2^64 / golden ratio: Knuth's multiplier
 _FOLD = 32  # the high half of a product is the well-mixed one
 BEFORE = -1  # the symbol before the first of a document
+
+
+@dataclass(frozen=True)
+class NGramState(State):
+    """Decode state of a model with n-gram tables: the latest ids (B, K) and the body's own."""
+
+    tail: Tensor
+    body: State
 
 
 class NGramTables(nn.Module):

@@ -51,6 +51,7 @@ class UnsupportedSizeError(BytelmError):
         super().__init__(message)
         self.largest, self.supported = largest, supported
 
+
 _GROUP = 1 << 20  # bytes of documents that go to a thread together
 
 

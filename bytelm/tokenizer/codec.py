@@ -171,7 +171,9 @@ class Codec:
         sizes = list(in_order(measure, parts, threads=len(parts)))
         for part, size in zip(parts, sizes, strict=True):
             if size < 0:
-                raise BytelmError(f"there is no id {part[-1 - size]}; {len(internal)} ids are known")
+                raise BytelmError(
+                    f"there is no id {part[-1 - size]}; {len(internal)} ids are known"
+                )
         ends = np.cumsum(sizes)
         out = np.empty(ends[-1], np.uint8)
 

@@ -8,34 +8,26 @@ Parameter names are those of the released checkpoints.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from bytelm.arch.backbone import BackboneModel, BodyOutput
+from bytelm.arch.backbone import BackboneModel, BodyOutput, BodySteps
 from bytelm.arch.base import ParameterRole, Symptom
 from bytelm.arch.hnet.config import USUAL_CHUNK, HNetConfig, unnest
 from bytelm.arch.hnet.levels import ChunkLevel, Level, make_level
-from bytelm.arch.hnet.steps import LevelSteps, level_steps
+from bytelm.arch.hnet.steps import NGramSteps, level_steps
 from bytelm.arch.hnet.telemetry import stage_stats, stage_symptoms
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.nn.chunking import imitation_loss, ratio_loss, starts_on_bytes
-from bytelm.nn.ngrams import NGramTables
+from bytelm.nn.ngrams import NGramState, NGramTables
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import stack_flops
 from bytelm.nn.state import State
 from bytelm.nn.tables import id_map
 from bytelm.vocab import ByteVocab, Vocab
-
-
-@dataclass(frozen=True)
-class NGramState(State):
-    """Of a model with n-gram tables: the latest ids (B, K) and the body's own state."""
-
-    tail: Tensor
-    body: State
 
 
 class HNet(BackboneModel[State]):
@@ -95,8 +87,12 @@ class HNet(BackboneModel[State]):
         y, body = self.backbone.extend(x_BLD, counts, state.body, batch)
         return y, NGramState(tail, body)
 
-    def body_steps(self, state: State, rows: int, *, compiled: bool) -> LevelSteps:
-        return level_steps(self.backbone, state, rows, compiled=compiled)
+    def body_steps(self, state: State, rows: int, *, compiled: bool) -> BodySteps:
+        if self.ngrams is None:
+            return level_steps(self.backbone, state, rows, compiled=compiled)
+        assert isinstance(state, NGramState)
+        body = level_steps(self.backbone, state.body, rows, compiled=compiled)
+        return NGramSteps(self.ngrams, state.tail, body)
 
     def init_state(self, batch_size: int) -> State:
         body = self.backbone.init_state(batch_size)
