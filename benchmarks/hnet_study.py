@@ -2,11 +2,11 @@
 
     python -m benchmarks.hnet_study run PLAN.json [--rows FILE] [--runs DIR]
 
-A plan is a JSON list of runs, {"name", "recipe", "bytes", "seed", "overrides"}; they are trained one
-after another, each for its number of bytes, so what a run reaches does not depend on what else the
-machine does. Each finished run is one line of --rows (its held-out curve included), written as it
-comes; runs that have a line are not repeated. CPU seconds are those of training steps alone, timed
-by this process's clock: rates that are to be compared come from a quiet machine.
+A plan is a JSON list of runs, {"name", "recipe", "bytes", "seed", "overrides"}; they are trained
+one after another, each for its number of bytes, so what a run reaches does not depend on what else
+the machine does. Each finished run is one line of --rows (its held-out curve included), written as
+it comes; runs that have a line are not repeated. CPU seconds are those of training steps alone,
+timed by this process's clock: rates that are to be compared come from a quiet machine.
 """
 
 import argparse

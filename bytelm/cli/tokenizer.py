@@ -35,6 +35,9 @@ Layout = Annotated[
     Literal["byte-level", "latin-1"],
     typer.Option(help="How the file spells bytes: see docs/binary-bpe.md."),
 ]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads, for the same result; all cores if absent.")
+]
 _EXPORTS = {"sentencepiece": "tokenizer.model", "tiktoken": "tokenizer.tiktoken"}
 
 
@@ -71,6 +74,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace tokenizers and checkpoints in --out.")
     ] = False,
+    threads: Threads = None,
     json: Json = False,
     *,
     reading: ReadingOptions,
@@ -102,6 +106,7 @@ def train(
                 sections=sections,
                 entropy=_window(entropy) if entropy else None,
                 unique_pieces=unique_pieces,
+                threads=threads,
                 reading=how,
             )
         except KeyboardInterrupt:
@@ -121,6 +126,7 @@ def encode(
     out: Annotated[
         Path | None, typer.Option(help="A .npy file of ids; without it they are printed.")
     ] = None,
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Encode a file: ids on stdout, or as a NumPy array in a file."""
@@ -132,7 +138,7 @@ def encode(
     from bytelm.tokenizer import BinaryBPE
 
     bpe, data = BinaryBPE.load(model), read_input(file)
-    ids = bpe.encode(data).astype(bpe.dtype)
+    ids = bpe.encode(data, threads=threads).astype(bpe.dtype)
     if out is not None:
         buffer = io.BytesIO()
         np.save(buffer, ids)
@@ -151,6 +157,7 @@ def decode(
     model: Tokenizer,
     file: Annotated[Path, typer.Argument(help="A .npy file of ids, or ids as text; - is stdin.")],
     out: Annotated[Path | None, typer.Option(help="File to write; stdout if absent.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Decode ids back to the bytes they stand for."""
     import io
@@ -163,9 +170,9 @@ def decode(
     bpe = BinaryBPE.load(model)
     given = read_input(file)
     if given.startswith(b"\x93NUMPY"):
-        data = bpe.decode(np.load(io.BytesIO(given), allow_pickle=False))
+        data = bpe.decode(np.load(io.BytesIO(given), allow_pickle=False), threads=threads)
     elif re.fullmatch(rb"[\d\s]*", given):
-        data = bpe.decode([int(word) for word in given.split()])
+        data = bpe.decode([int(word) for word in given.split()], threads=threads)
     else:
         raise BytelmError(f"{file} holds neither a NumPy array nor decimal ids")
     if out is None:

@@ -1,9 +1,10 @@
 """Isotropic stacks written in H-Net's layout language, e.g. "m4", "T22", "T1m4".
 
 Letters: m = Mamba-2, M = Mamba-2 + SwiGLU, t = attention, T = attention + SwiGLU, c = a short
-convolution alone, C = the same + SwiGLU; the number is a repeat count. Blocks are pre-norm on a residual stream kept in float32 or better, and every stack
-ends in its own RMSNorm (H-Net section 2.3: without it the deep main network drowns the residual
-path). Names of parameters are those of the released checkpoints.
+convolution alone, C = the same + SwiGLU; the number is a repeat count. Blocks are pre-norm on a
+residual stream kept in float32 or better, and every stack ends in its own RMSNorm (H-Net section
+2.3: without it the deep main network drowns the residual path). Names of parameters are those of
+the released checkpoints.
 """
 
 import math
@@ -66,8 +67,8 @@ class StackOptions:
         conv: int = 0,
     ) -> "StackOptions":
         """Of a stack of T (and c) layers: rotary positions on `rotary_dim` channels per head (0 =
-        all), SwiGLU of width `hidden` (0 = 8/3 dim, rounded up to a multiple of 64). conv: width of the
-        convolutions of c layers, if there are any.
+        all), SwiGLU of width `hidden` (0 = 8/3 dim, rounded up to a multiple of 64). conv: width of
+        the convolutions of c layers, if there are any.
 
         `ValueError` if `dim` is not `heads` heads of even width, or the rotation does not fit one.
         """

@@ -113,6 +113,7 @@ class BinaryBPE:
         max_memory: int | None = None,
         start: "BinaryBPE | None" = None,
         start_sha256: str | None = None,
+        threads: int | None = None,
         on_progress: Callable[[np.ndarray, str], None] | None = None,
         reading: Reading | None = None,
     ) -> "dict[int, BinaryBPE]":
@@ -121,6 +122,7 @@ class BinaryBPE:
         `paths` are files, folders, archives, read as `reading` says, or documents as `bytes`.
         Sizes count the specials and the 256 bytes. `start` resumes from an earlier vocabulary of
         the same data and rules (checked if `start_sha256`, which `on_progress` told, is given).
+        The merges are the same for any number of `threads` (None = all cores).
         Raises `UnsupportedSizeError` if the data do not support the largest size: nothing is made
         up to fill it, and the smaller vocabularies are with the error.
         """
@@ -135,6 +137,7 @@ class BinaryBPE:
             max_memory=max_memory,
             start=None if start is None else start.codec.merges,
             start_sha256=start_sha256,
+            threads=threads,
             on_progress=on_progress,
         )
         return cls.family(found, vocab_sizes, special_tokens=special_tokens)

@@ -32,17 +32,17 @@ from bytelm.tokenizer.merge_table import (
     tracked,
 )
 
-PAUSED, EXHAUSTED, COMPLETE = range(3)  # why `merge_some` returned
+PAUSED, EXHAUSTED, COMPLETE, LARGE = range(4)  # why `merge_some` returned
 AHEAD = 16  # places to fetch in advance: they are far apart, and the next one is known
 
 
 @compiled
-def _find_pairs(core, a, b, p):
-    """Fills `scratch` with non-overlapping starts of (a, b) from token start `p` on.
+def _find_pairs(core, a, b, p, n):
+    """Fills `scratch` with non-overlapping starts of (a, b) from token start `p` up to slot `n`.
 
     Returns (found, where to go on); the end is reached when found < len(scratch).
     """
-    slots, scratch, n = core.slots, core.scratch, core.reg[SLOTS]
+    slots, scratch = core.slots, core.scratch
     found = 0
     while p < n and found < len(scratch):
         token = slots[p]
@@ -56,9 +56,9 @@ def _find_pairs(core, a, b, p):
 
 
 @compiled
-def _find_pairs_flat(core, a, b, p):
+def _find_pairs_flat(core, a, b, p, n):
     """The same while every token fills one slot: no width decides where to look next."""
-    slots, scratch, last = core.slots, core.scratch, core.reg[SLOTS] - 1
+    slots, scratch, last = core.slots, core.scratch, n - 1
     found = 0
     while p < last and found < len(scratch):
         if slots[p] == a and slots[p + 1] == b:
@@ -66,7 +66,7 @@ def _find_pairs_flat(core, a, b, p):
             found += 1
             p += 1
         p += 1
-    return found, p if p < last else core.reg[SLOTS]
+    return found, p if p < last else n
 
 
 @compiled
@@ -159,8 +159,32 @@ def _settle_counts(core, a, b, new, seen):
 
 
 @compiled
-def _merge(core, row):
-    """Merges the pair of `row`, which is off the heap, into the next id."""
+def _fuse_range(core, a, b, new, first, end):
+    """Finds and merges (a, b) from token start `first` up to slot `end`; returns as `_fuse` does,
+    without the places, which are not kept."""
+    flat = core.reg[FLAT] == new
+    found, p, seen = len(core.scratch), first, np.int64(0)
+    while found == len(core.scratch):
+        if flat:
+            found, p = _find_pairs_flat(core, a, b, p, end)
+        else:
+            found, p = _find_pairs(core, a, b, p, end)
+        _, seen = _fuse(core, core.scratch[:found], a, b, new, seen)
+    return seen
+
+
+@compiled
+def _write_range(core, new, first, end):
+    """`_write_lists` for all places of `new` from token start `first` up to slot `end`."""
+    found, p = len(core.scratch), first
+    while found == len(core.scratch):
+        found, p = find_token(core, new, p, end)
+        _write_lists(core, core.scratch[:found], new)
+
+
+@compiled
+def _begin(core, row):
+    """Gives the pair of `row`, which is off the heap, the next id; returns the pair and the id."""
     a, b = core.left[row], core.right[row]
     new = core.reg[IDS]
     core.reg[IDS] = new + 1
@@ -168,36 +192,38 @@ def _merge(core, row):
     core.counts[new] = core.count[row]
     core.width[new] = core.width[a] + core.width[b]
     core.size[new] = core.size[a] + core.size[b]
-    start, listed = core.start[row], core.length[row] != SCANNED
-    kept, seen = np.int64(0), np.int64(0)
-    if listed:
-        places = core.arena[start : start + core.length[row]]
-        core.reg[WORK] += len(places)
-        kept, seen = _fuse(core, places, a, b, new, seen)
-    else:
-        found, p = len(core.scratch), np.int64(1)
-        while found == len(core.scratch):
-            if core.reg[FLAT] == new:
-                found, p = _find_pairs_flat(core, a, b, p)
-            else:
-                found, p = _find_pairs(core, a, b, p)
-            _, seen = _fuse(core, core.scratch[:found], a, b, new, seen)
-        core.reg[WORK] += core.reg[SLOTS]
+    scanned = core.length[row] == SCANNED
+    core.reg[WORK] += core.reg[SLOTS] if scanned else core.length[row]
+    return a, b, new
+
+
+@compiled
+def _forget(core, row, lefts, rights):
+    """Ends a merge: the row is used up, and no neighbour has a place in the arena to write to."""
     core.length[row] = 0
     core.count[row] = 0
+    for i in range(lefts):
+        core.left_room[core.left_seen[i]] = -1
+    for i in range(rights):
+        core.right_room[core.right_seen[i]] = -1
+
+
+@compiled
+def _merge(core, row):
+    """Merges the pair of `row`, which is off the heap, into the next id."""
+    a, b, new = _begin(core, row)
+    start, length = core.start[row], core.length[row]
+    kept = np.int64(0)
+    if length == SCANNED:
+        seen = _fuse_range(core, a, b, new, np.int64(1), core.reg[SLOTS])
+    else:
+        kept, seen = _fuse(core, core.arena[start : start + length], a, b, new, np.int64(0))
     lists, lefts, rights = _settle_counts(core, a, b, new, seen)
-    if lists and listed:
-        _write_lists(core, core.arena[start : start + kept], new)
+    if lists and length == SCANNED:
+        _write_range(core, new, np.int64(1), core.reg[SLOTS])
     elif lists:
-        found, p = len(core.scratch), np.int64(1)
-        while found == len(core.scratch):
-            found, p = find_token(core, new, p)
-            _write_lists(core, core.scratch[:found], new)
-    if lists:
-        for i in range(lefts):
-            core.left_room[core.left_seen[i]] = -1
-        for i in range(rights):
-            core.right_room[core.right_seen[i]] = -1
+        _write_lists(core, core.arena[start : start + kept], new)
+    _forget(core, row, lefts, rights)
 
 
 @compiled
@@ -213,10 +239,11 @@ def _lacks_room(core, row):
 
 
 @compiled
-def merge_some(core, ids, work):
-    """Merges until there are `ids` ids, about `work` positions were read, or no pair is tracked.
+def merge_some(core, ids, work, large):
+    """Merges until there are `ids` ids, about `work` positions were read, no pair is tracked, or
+    the next merge has `large` places or more or is to be scanned for (0: no merge is too large).
 
-    Returns COMPLETE, PAUSED or EXHAUSTED.
+    Returns COMPLETE, PAUSED, EXHAUSTED or LARGE.
     """
     core = borrowed(core)
     core.reg[WORK] = 0
@@ -234,6 +261,8 @@ def merge_some(core, ids, work):
             if _lacks_room(core, core.heap_row[0]):
                 return EXHAUSTED
             continue
+        if large and (core.length[row] >= large or core.length[row] == SCANNED):
+            return LARGE
         drop_top(core)
         _merge(core, row)
     return COMPLETE

@@ -9,6 +9,7 @@ only read from front to back.
 import numpy as np
 
 from bytelm.compiled import compiled
+from bytelm.threads import in_order
 from bytelm.tokenizer.intrinsics import borrowed, prefetch
 from bytelm.tokenizer.merge_table import (
     ANY_PAIR,
@@ -23,6 +24,7 @@ from bytelm.tokenizer.merge_table import (
     THETA,
     THETA_PAIR,
     TOP,
+    Core,
     empty_index,
     find_token,
     heapify,
@@ -39,6 +41,7 @@ AHEAD = 16  # places to fetch in advance
 @compiled
 def _compact(core):
     """One slot a token again. Returns how often each token occurs."""
+    core = borrowed(core)
     slots, width, n = core.slots, core.width, core.reg[SLOTS]
     frequency = np.zeros(len(width), np.int64)
     p = to = np.int64(0)
@@ -104,12 +107,12 @@ def _rebuild_scanning(core, left):
     """Tracks all pairs of one left token that is too frequent to gather."""
     found, p, rights = len(core.scratch), np.int64(1), np.int64(0)
     while found == len(core.scratch):
-        found, p = find_token(core, left, p)
+        found, p = find_token(core, left, p, core.reg[SLOTS])
         rights = _count_rights(core, core.scratch[:found], rights)
     _track_rights(core, left, rights)
     found, p = len(core.scratch), np.int64(1)
     while found == len(core.scratch):
-        found, p = find_token(core, left, p)
+        found, p = find_token(core, left, p, core.reg[SLOTS])
         _list_rights(core, core.scratch[:found])
     _forget_rooms(core, rights)
 
@@ -162,19 +165,26 @@ def _rebuild_range(core, frequency, low, high, total):
 
 
 @compiled
-def _track_bytes(core):
-    """Tracks pairs while every token is one byte: two sequential passes, one dense table.
-
-    Returns whether any fits into half of the room.
-    """
-    slots, arena, n = core.slots, core.arena, core.reg[SLOTS]
+def _count_bytes(slots, first, end):
+    """(256, 256) counts of the pairs that begin in slots [first, end), each a byte."""
     count = np.zeros((256, 256), np.int64)
-    a = slots[0]
-    for p in range(1, n):
+    a = slots[first]
+    for p in range(first + 1, end + 1):
         b = slots[p]
         if a < 256 and b < 256:
             count[a, b] += 1
         a = b
+    return count
+
+
+@compiled
+def _track_counted(core, count):
+    """Tracks pairs by their counts while every token is one byte.
+
+    Returns whether any fits into half of the room, and where each one's list begins.
+    """
+    core = borrowed(core)
+    room = np.full((256, 256), -1, np.int64)
     while True:
         theta = core.reg[THETA]
         tracked = count >= theta
@@ -183,8 +193,7 @@ def _track_bytes(core):
             break
         core.reg[THETA] = theta + theta // 4 + 1
     if rows == 0:
-        return False
-    room = np.full((256, 256), -1, np.int64)
+        return False, room
     for left in range(256):
         for right in range(256):
             core.right_counts[right] = count[left, right]
@@ -192,8 +201,14 @@ def _track_bytes(core):
         _track_rights(core, left, 256)
         room[left] = core.right_room[:256]
         _forget_rooms(core, 256)
-    a = slots[0]
-    for p in range(1, n):
+    return True, room
+
+
+@compiled
+def _list_bytes(slots, arena, room, first, end):
+    """Writes the places of the pairs that begin in slots [first, end) to their lists."""
+    a = slots[first]
+    for p in range(first + 1, end + 1):
         b = slots[p]
         if a < 256 and b < 256:
             at = room[a, b]
@@ -201,32 +216,67 @@ def _track_bytes(core):
                 arena[at] = p - 1
                 room[a, b] = at + 1
         a = b
+
+
+def rebuild(core: Core, theta: int, *, threads: int = 1) -> None:
+    """Counts all pairs of the corpus as it is now; tracks those with `theta` occurrences or more,
+    as far as they fit into half of the arena, but at least the best."""
+    frequency = _compact(core)
+    _track_all(core, frequency, theta, ANY_PAIR, threads)
+    if core.reg[ROWS] == 0 and core.reg[BEST] >= theta:
+        _track_all(core, frequency, int(core.reg[BEST]), int(core.reg[BEST_PAIR]) + 1, threads)
+
+
+def _track_all(
+    core: Core, frequency: np.ndarray, theta: int, theta_pair: int, threads: int
+) -> None:
+    _forget_all(core, theta, theta_pair)
+    low = 0
+    if core.reg[IDS] == 256 and theta_pair == ANY_PAIR:
+        if _track_bytes(core, threads):
+            low = 256
+        else:
+            core.reg[THETA] = theta
+    _track_tokens(core, frequency, low)
+
+
+def _track_bytes(core: Core, threads: int) -> bool:
+    """Tracks pairs while every token is one byte: two passes, each in a stretch a thread, and one
+    dense table. Returns whether any pair fits into half of the room."""
+    last = int(core.reg[SLOTS]) - 1
+    cuts = [last * n // threads for n in range(threads + 1)]
+    stretches = list(zip(cuts, cuts[1:], strict=False))
+
+    def count(n: int) -> np.ndarray:
+        return _count_bytes(core.slots, *stretches[n])
+
+    counts = list(in_order(count, range(threads), threads=threads))
+    found, room = _track_counted(core, sum(counts))
+    if not found:
+        return False
+    before = np.cumsum([np.zeros_like(room), *counts[:-1]], axis=0)
+    rooms = np.where(room < 0, -1, room + before)
+
+    def write(n: int) -> None:
+        _list_bytes(core.slots, core.arena, rooms[n], *stretches[n])
+
+    list(in_order(write, range(threads), threads=threads))
     return True
 
 
 @compiled
-def rebuild(core, theta):
-    """Counts all pairs of the corpus as it is now; tracks those with `theta` occurrences or more,
-    as far as they fit into half of the arena, but at least the best."""
+def _forget_all(core, theta, theta_pair):
     core = borrowed(core)
-    frequency = _compact(core)
-    _track_all(core, frequency, theta, ANY_PAIR)
-    if core.reg[ROWS] == 0 and core.reg[BEST] >= theta:
-        _track_all(core, frequency, core.reg[BEST], core.reg[BEST_PAIR] + 1)
-
-
-@compiled
-def _track_all(core, frequency, theta, theta_pair):
     core.reg[TOP] = core.reg[ROWS] = core.reg[HEAP] = core.reg[BEST] = 0
     empty_index(core)
     core.reg[THETA], core.reg[THETA_PAIR] = theta, theta_pair
+
+
+@compiled
+def _track_tokens(core, frequency, low):
+    """Tracks the pairs whose left token is `low` or later, and makes the heap of all."""
+    core = borrowed(core)
     ids = core.reg[IDS]
-    low = np.int64(0)
-    if ids == 256 and theta_pair == ANY_PAIR:
-        if _track_bytes(core):
-            low = ids
-        else:
-            core.reg[THETA] = theta
     while low < ids:
         if over_half(core, core.reg[TOP], core.reg[ROWS]):
             make_room(core)

@@ -228,9 +228,9 @@ def track(core, left, right, count):
 
 
 @compiled
-def find_token(core, a, p):
-    """Fills `scratch` with starts of token `a` from `p` on; (found, where to resume)."""
-    slots, scratch, n = core.slots, core.scratch, core.reg[SLOTS]
+def find_token(core, a, p, n):
+    """Fills `scratch` with starts of token `a` from `p` up to slot n; (found, where to resume)."""
+    slots, scratch = core.slots, core.scratch
     found = 0
     while p < n and found < len(scratch):
         token = slots[p]

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from bytelm.errors import BytelmError
-from bytelm.tokenizer import merge_core, merge_rebuild, merge_table
+from bytelm.threads import thread_count
+from bytelm.tokenizer import merge_core, merge_rebuild, merge_table, merge_threads
+from bytelm.tokenizer.merge_threads import LargeMerges
 from bytelm.tokenizer.pieces import PieceRules
 from bytelm.tokenizer.training_corpus import FIXED_BYTES, TrainingCorpus
 
 _STEP = 20_000_000  # positions read between two looks at the clock; about a third of a second
 MAX_IDS = 1 << 24
+_SHARED_IDS = (
+    1 << 20
+)  # beyond which the tallies of every further thread, 48 bytes an id, are too big
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ def train_merges(
     start: np.ndarray | None = None,
     start_sha256: str | None = None,
     least_bytes: int = 0,
+    threads: int | None = None,
     on_progress: Callable[[np.ndarray, str], None] | None = None,
 ) -> Merges:
     """BPE merges of the documents, in order, until there are `ids` ids (bytes included).
@@ -50,8 +56,8 @@ def train_merges(
     if no pair occurs `min_frequency` times any more. `on_progress(merges so far, corpus_sha256)` is
     called every third of a second or so; what it raises ends training. `start` are merges to
     resume from (those beyond `ids` are left out), `start_sha256` the digest the corpus must have
-    then. `least_bytes` is a known lower
-    bound of the corpus, so that too much data is refused before it is read.
+    then. `least_bytes` is a known lower bound of the corpus, so that too much data is refused
+    before it is read. The merges are the same for any number of `threads` (None = all cores).
 
     Raises `BytelmError` for settings out of range, an empty corpus, or more memory than
     `max_memory` (bytes; 80 % of what is free if None).
@@ -69,20 +75,18 @@ def train_merges(
     if start is not None:
         start = start[: ids - 256]
     core = corpus.core(max_token_length or corpus.bytes, start)
-    first = max(min_frequency, 1)
-    theta = max(first, int(core.reg[merge_table.SLOTS]) // ids)
-    while True:
-        merge_rebuild.rebuild(core, theta)
-        status = merge_core.PAUSED
-        while status == merge_core.PAUSED:
-            status = merge_core.merge_some(core, ids, _STEP)
-            if on_progress:
-                on_progress(core.merges[256 : core.reg[merge_table.IDS]], corpus.sha256)
-        complete = core.reg[merge_table.THETA_PAIR] == merge_table.ANY_PAIR
-        lowest = complete and core.reg[merge_table.THETA] == first
-        if status == merge_core.COMPLETE or lowest:
-            break
-        theta = max(first, _next_threshold(core, ids))
+
+    def tell() -> None:
+        if on_progress:
+            on_progress(core.merges[256 : core.reg[merge_table.IDS]], corpus.sha256)
+
+    _merge_all(
+        core,
+        ids=ids,
+        first=max(min_frequency, 1),
+        threads=thread_count(threads) if ids <= _SHARED_IDS else 1,
+        tell=tell,
+    )
     found = slice(256, int(core.reg[merge_table.IDS]))
     return Merges(
         core.merges[found].copy(),
@@ -91,6 +95,29 @@ def train_merges(
         corpus.pieces,
         corpus.sha256,
     )
+
+
+def _merge_all(
+    core: merge_table.Core, *, ids: int, first: int, threads: int, tell: Callable[[], None]
+) -> None:
+    """Merges until there are `ids` ids or no pair occurs `first` times; `tell` between steps."""
+    theta = max(first, int(core.reg[merge_table.SLOTS]) // ids)
+    large = merge_threads.large(threads)
+    with LargeMerges(core, threads) as several:
+        while True:
+            merge_rebuild.rebuild(core, theta, threads=threads)
+            several.rebuilt()
+            status = merge_core.PAUSED
+            while status in (merge_core.PAUSED, merge_core.LARGE):
+                status = merge_core.merge_some(core, ids, _STEP, large)
+                if status == merge_core.LARGE:
+                    several.merge()
+                tell()
+            complete = core.reg[merge_table.THETA_PAIR] == merge_table.ANY_PAIR
+            lowest = complete and core.reg[merge_table.THETA] == first
+            if status == merge_core.COMPLETE or lowest:
+                return
+            theta = max(first, _next_threshold(core, ids))
 
 
 def _next_threshold(core: merge_table.Core, ids: int) -> int:

@@ -74,8 +74,8 @@ class HNetConfig(ArchConfig):
     )
     taught_by: tuple[Literal["fixed", "space"], ...] = Field(
         (),
-        description="one per chunking stage: the rule that cuts at the start of training, while the "
-        "learned one is taught to agree with it; empty = off",
+        description="one per chunking stage: the rule that cuts at first, while the learned one is "
+        "taught to agree with it; empty = off",
     )
     taught_fraction: float = Field(
         0.0, ge=0, le=1, description="share of training in which `taught_by` cuts; 0 = off"
