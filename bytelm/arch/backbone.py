@@ -41,9 +41,11 @@ class BodyOutput:
 
 
 class BodySteps(Protocol):
-    """A body that decodes in place: `chunks` begun so far in all rows (0 where nothing is cut)."""
+    """A body that decodes in place."""
 
-    chunks: int
+    @property
+    def chunks(self) -> int:
+        """Chunks begun so far in all rows; 0 where nothing is cut."""
 
     def step(self, x_nD: Tensor, rows: Sequence[int] | None, ids: Sequence[int]) -> Tensor:
         """Feed one position to the rows with these numbers, None = all; -> outputs (n, D)."""

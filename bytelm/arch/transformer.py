@@ -27,13 +27,15 @@ class TransformerConfig(ArchConfig):
     hidden: int = Field(0, ge=0, description="SwiGLU width; 0 = 8/3 d_model rounded up to 64")
     rotary_dim: int = Field(0, ge=0, description="channels per head that rotate; 0 = all")
     conv: int = Field(
-        0, ge=0, description="width of a short convolution before each block; 0 = none"
+        0, ge=0, description="width of a short convolution before each block, 2 or more; 0 = none"
     )
     window: int = Field(-1, ge=-1, description="earlier bytes each byte sees; -1 = all")
     qk_norm: bool = Field(True, description="unit-RMS queries and keys")
 
     @model_validator(mode="after")
     def _consistent(self) -> "TransformerConfig":
+        if self.conv == 1:
+            raise ValueError("conv = 1 mixes nothing: it must be 0 or at least 2")
         self.stack_options()
         return self
 

@@ -69,7 +69,7 @@ class NGramTables(nn.Module):
             first = document_ids[:, :1].expand(-1, K)
             documents = torch.cat((first, document_ids), dim=1)
         hashed = torch.zeros_like(ids_BL)
-        found = []
+        found: list[Tensor] = []
         for k in range(K + 1):
             at = slice(K - k, K - k + L)
             symbol = padded[:, at]
