@@ -22,7 +22,7 @@ from bytelm.files import write_bytes
 from bytelm.threads import in_order, thread_count
 from bytelm.tokenizer import codec_core, files
 from bytelm.tokenizer.codec import Codec
-from bytelm.tokenizer.documents import documents_of, least_bytes
+from bytelm.tokenizer.documents import documents_of, grouped, least_bytes
 from bytelm.tokenizer.pieces import PieceRules
 from bytelm.tokenizer.sentencepiece_model import sentencepiece_model
 from bytelm.tokenizer.trainer import Merges, train_merges
@@ -50,23 +50,6 @@ class UnsupportedSizeError(BytelmError):
     def __init__(self, message: str, *, largest: int, supported: "dict[int, BinaryBPE]"):
         super().__init__(message)
         self.largest, self.supported = largest, supported
-
-
-_GROUP = 1 << 20  # bytes of documents that go to a thread together
-
-
-def _grouped(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Documents in groups of about `_GROUP` bytes."""
-    group: list[bytes] = []
-    size = 0
-    for data in documents:
-        group.append(data)
-        size += len(data)
-        if size >= _GROUP:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 class BinaryBPE:
@@ -294,7 +277,7 @@ class BinaryBPE:
 
     def _encoded(self, documents: Iterable[bytes], threads: int) -> Iterator[np.ndarray]:
         self._encode_group([b""])  # builds the tables once, before threads would
-        for group in in_order(self._encode_group, _grouped(documents), threads=threads):
+        for group in in_order(self._encode_group, grouped(documents), threads=threads):
             yield from group
 
     def _encode_group(self, documents: list[bytes]) -> list[np.ndarray]:

@@ -1,12 +1,13 @@
 """The documents a tokenizer is trained on: given as bytes, or as paths of anything readable."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from bytelm.data.sources import Notes, Reading, open_source
 
+_GROUP = 1 << 20  # bytes of documents that go to a thread together
 Paths = Iterable[str | os.PathLike[str] | bytes]
 
 
@@ -34,3 +35,17 @@ def least_bytes(paths: Paths, *, reading: Reading | None = None) -> int:
         else open_source(_name(item), reading=looking).least_bytes()
         for item in paths
     )
+
+
+def grouped(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Documents in groups of about `_GROUP` bytes, which are taken one at a time."""
+    group: list[bytes] = []
+    size = 0
+    for data in documents:
+        group.append(data)
+        size += len(data)
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

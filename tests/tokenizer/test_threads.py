@@ -58,7 +58,7 @@ def test_a_run_that_one_token_order_decides_is_joined_by_going_far_back():
     threads=st.sampled_from(THREADS),
 )
 def test_documents_encode_alike_and_keep_their_boundaries(bpe, documents, group, threads):
-    with mock.patch("bytelm.tokenizer.bpe._GROUP", group):
+    with mock.patch("bytelm.tokenizer.documents._GROUP", group):
         found = bpe.encode_batch(iter(documents), threads=threads)
         corpus = bpe.encode_corpus(iter(documents), threads=threads)
     assert [ids.tolist() for ids in found] == [
@@ -86,7 +86,7 @@ def test_documents_are_taken_as_they_are_encoded(bpe, threads):
             taken += 1
             yield b"error" * 40
 
-    with mock.patch("bytelm.tokenizer.bpe._GROUP", 1):
+    with mock.patch("bytelm.tokenizer.documents._GROUP", 1):
         found = bpe._encoded(documents(), threads)
         next(found)
         assert taken <= 2 * threads + 2
