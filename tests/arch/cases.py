@@ -35,13 +35,24 @@ CASES: dict[str, tuple[str, dict]] = {
     "hnet-ngrams": (
         "hnet",
         {
+            "layout": ["m1", ["T1"], "m1"],
+            "d_model": [32, 48],
+            "d_intermediate": [0, 64],
+            "num_heads": [0, 2],
+            "target": [4],
+            "ngrams": [2, 4],
+            "ngram_rows": 50,
+            **_SSM,
+        },
+    ),
+    "hnet-short-conv": (
+        "hnet",
+        {
             "layout": ["c1m1", ["T1"], "C1"],
             "d_model": [32, 48],
             "d_intermediate": [40, 64],
             "num_heads": [0, 2],
             "target": [4],
-            "ngrams": [2, 4],
-            "ngram_rows": 50,
             **_SSM,
         },
     ),
