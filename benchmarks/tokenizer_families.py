@@ -42,6 +42,7 @@ from benchmarks.tokenizer_readers import (
 )
 from benchmarks.tokenizer_texts import texts
 from bytelm.errors import BytelmError
+from bytelm.exact.tokenizers import components
 from bytelm.exact.tokenizers.encoders import Encoder
 from bytelm.exact.tokenizers.known_expressions import EXPRESSIONS
 from bytelm.exact.tokenizers.prefix_trie import PrefixTrie
@@ -89,7 +90,7 @@ FAMILIES: dict[str, tuple[str, str, Callable[[str], Read]]] = {
     "DeepSeek V3": ("ranges, three steps", "deepseek_v3-json", read_json),
     "DeepSeek V4": ("ranges, three steps", "deepseek-v4", read_json),
     "GPT-NeoX, Pythia": (
-        "GPT-2 shape",
+        "GPT-2 shape, which the file does not name",
         "gpt-neox-gguf",
         lambda key: read_gguf(key, **{"tokenizer.ggml.pre": "gpt-2"}),
     ),
@@ -132,8 +133,10 @@ def judge(name: str) -> dict[str, Any]:
     if read.before is not None or read.end is not None:
         starts = not read.before or tables.start_ids == read.before
         row["ends"] = starts and (read.end is None or read.end in tables.eos_ids)
-    if tables.encoder is None:
-        return {**row, "refused": tables.reason}
+    try:
+        tables.require_encoder()
+    except BytelmError as error:
+        return {**row, "refused": str(error).split(": ", 1)[1].removesuffix('; use mode="all"')}
     row |= _ids(read) | _prefixes(read)
     return row
 
@@ -278,10 +281,12 @@ def main() -> None:
         print(name, rows[name], flush=True)
         ordered = {known: rows[known] for known in FAMILIES if known in rows}
         write_text(RESULTS, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
-    begin, stop = "<!-- families -->\n", "<!-- end of families -->"
     text = DOCS.read_text()
-    before, after = text.split(begin)[0], text.split(stop)[1]
-    write_text(DOCS, before + begin + table(rows) + "\n" + stop + after)
+    for name, lines in (("families", table(rows)), ("components", components.table())):
+        begin, stop = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, after = text.split(begin)[0], text.split(stop)[1]
+        text = before + begin + lines + "\n" + stop + after
+    write_text(DOCS, text)
     bad = [name for name, row in rows.items() if not good(row)]
     print(f"{len(rows)} tokenizers" + (f"; not as they should be: {', '.join(bad)}" if bad else ""))
 

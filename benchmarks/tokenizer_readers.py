@@ -79,12 +79,14 @@ def read_model(key: str) -> Read:
 
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(package_file(key)))
     tables = read_sentencepiece(package_file(key))
+    rewrite = _by_library(theirs, tables)
+    return Read(tables, theirs.encode, rewrite, [theirs.bos_id()], theirs.eos_id())
+
+
+def _by_library(processor: Any, tables: TokenizerTables) -> Callable[[str], str]:
+    """What SentencePiece makes of a text, without its dummy blank."""
     dummy = "\u2581" if tables.dummy_prefix else ""
-
-    def normalise(text: str) -> str:
-        return theirs.normalize(text).removeprefix(dummy).replace("\u2581", " ")
-
-    return Read(tables, theirs.encode, normalise, [theirs.bos_id()], theirs.eos_id())
+    return lambda text: processor.normalize(text).removeprefix(dummy).replace("\u2581", " ")
 
 
 def ranked(expressions: tuple[str, ...], ranks: Callable[[str], dict[bytes, int]] | None = None):
@@ -137,12 +139,11 @@ def read_gguf(key: str, **more: Any) -> Read:
             ids = tables.encoder.encode(tables.dummy_prefix + text.encode() if text else b"")
             if ids != [int(i) for i in line.split()]:
                 raise AssertionError(f"{key}: other ids than its own list has of {text!r}")
-    encode = _sentencepiece(metadata) if metadata["tokenizer.ggml.model"] == "llama" else None
-    if encode is None and tables.encoder is not None:
-        encode = _byte_level(metadata, tables)
-    return Read(
-        tables, encode or (lambda text: []), end=metadata.get("tokenizer.ggml.eos_token_id")
-    )
+    end = metadata.get("tokenizer.ggml.eos_token_id")
+    if metadata["tokenizer.ggml.model"] == "llama":
+        theirs = _sentencepiece(metadata)
+        return Read(tables, theirs.encode, _by_library(theirs, tables), end=end)
+    return Read(tables, _byte_level(metadata, tables), end=end)
 
 
 def _byte_level(metadata: dict[str, Any], tables: TokenizerTables) -> Encode:
@@ -163,7 +164,7 @@ def _byte_level(metadata: dict[str, Any], tables: TokenizerTables) -> Encode:
     return lambda string: theirs.encode(string, add_special_tokens=False).ids
 
 
-def _sentencepiece(metadata: dict[str, Any]) -> Encode:
+def _sentencepiece(metadata: dict[str, Any]) -> Any:
     """The library over the vocabulary as it is, with the dummy blank of its own."""
     import sentencepiece
 
@@ -179,7 +180,7 @@ def _sentencepiece(metadata: dict[str, Any]) -> Encode:
     normal += b"\x20\x00\x28\x01"
     proto = b"".join(map(ours._written, pieces)) + ours.BPE_TRAINER
     proto += b"\x1a" + bytes([len(normal)]) + normal
-    return sentencepiece.SentencePieceProcessor(model_proto=proto).encode
+    return sentencepiece.SentencePieceProcessor(model_proto=proto)
 
 
 def read_gpt2(_: str) -> Read:

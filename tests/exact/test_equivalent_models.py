@@ -164,6 +164,37 @@ def test_the_single_prefix_rule_fails_at_a_paragraph_break():
     assert lost.start(b"a\n\n").logprobs()[ord("b")].exp().item() < 1e-9
 
 
+LOOKING_AHEAD = {
+    # "ab" is whole unless a letter of another range follows: no category tells them apart
+    "ranges of letters": (
+        r"[a-m]+(?![n-z])|[a-z]",
+        [b"a", b"b", b"n", b"ab"],
+        [(b"a", b"b")],
+        {b"abn": 0.5, b"ab": 0.2, b"nab": 0.1, b"aabb": 0.1, b"abnab": 0.1},
+        {b"ab": [3], b"abn": [0, 1, 2]},
+    ),
+    # groups of three from the right: what the first digits are depends on how many follow
+    "digits from the right": (
+        r"\d{1,3}(?=(?:\d{3})*(?!\d))|[a-z]+",
+        [b"1", b"11", b"111", b"a"],
+        [(b"1", b"1"), (b"11", b"1")],
+        {b"1": 0.1, b"1111": 0.3, b"11111": 0.2, b"111111": 0.1, b"1111111": 0.1, b"a11111a": 0.2},
+        {b"1111": [0, 2], b"11111": [1, 2], b"111111": [2, 2], b"1111111": [0, 2, 2]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOKING_AHEAD)
+@pytest.mark.parametrize("mode", ["canonical", "canonicalised"])
+def test_what_an_expression_sees_ahead_is_derived_from_the_expression(name, mode):
+    expression, vocab, merges, law, known = LOOKING_AHEAD[name]
+    encoder = merge_encoder(vocab, merges, expression_spans(expression))
+    assert {text: encoder.encode(text) for text in known} == known
+    model = token_model(law, vocab, encoder.encode)
+    prefixes = {text[:n] for text in law for n in range(len(text))}
+    check_source(convert(model, encoder, mode=mode), law, prefixes)
+
+
 def test_a_word_that_merges_cannot_build_is_read_both_whole_and_in_parts():
     """`ignore_merges`: "abc" is a token when it is a whole word, though merges only make "ab"."""
     vocab = [b"a", b"b", b"c", b"ab", b"abc", b" "]
