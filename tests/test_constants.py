@@ -189,6 +189,7 @@ ELSEWHERE = {
     "bytelm.nn.fused.SMALLEST": "tests/nn/test_fused.py",
     "bytelm.nn.fused._ROWS": "tests/nn/test_fused.py (threads)",
     "bytelm.lm.decoding._PAYS": "tests/lm/test_decoding.py (what auto chooses)",
+    "bytelm.lm.decoding._ONE_THREAD": "tests/lm/test_decoding.py (what auto chooses)",
     "bytelm.nn.cache._SEALED": "tests/arch/test_stepper_contract.py (states taken on the way)",
     "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
     "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",

@@ -25,6 +25,7 @@ from bytelm.vocab import OUTCOMES
 Backend = Literal["auto", "eager", "compiled"]
 KERNELS = "bytelm.nn.stepping.fused"
 _PAYS = 512  # bytes whose decoding gains more from compiled kernels than loading them takes
+_ONE_THREAD = 1 << 24  # parameters; larger models are decoded by all threads that torch has
 
 
 class Decoding(ABC):
@@ -69,6 +70,10 @@ def _compiles(lm: ByteLM) -> bool:
     return isinstance(lm, DecoderLM) and lm.model.compiles
 
 
+def _parameters(lm: DecoderLM) -> int:
+    return sum(parameter.numel() for parameter in lm.model.parameters())
+
+
 def decoding(
     state: BatchState, *, forks: bool = False, backend: Backend = "auto", wanted: int = 0
 ) -> Decoding:
@@ -85,6 +90,8 @@ def decoding(
         return InPlace(state, compiled=backend == "compiled", why="as asked")
     if not _compiles(state._lm):
         return InPlace(state, compiled=False, why="this model has no compiled form here")
+    if torch.get_num_threads() > 1 and _parameters(state._lm) > _ONE_THREAD:
+        return InPlace(state, compiled=False, why="kernels use one thread, torch has several")
     if KERNELS in sys.modules:
         return InPlace(state, compiled=True, why="kernels are loaded")
     pays, more = wanted >= _PAYS, "at least" if wanted >= _PAYS else "fewer than"

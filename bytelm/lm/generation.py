@@ -76,9 +76,9 @@ class Generation:
     >>> list(texts.values()), run.result(keys[2]).finish
     ([b' or ', b'ot t', b' not'], 'length')
 
-    backend: what decodes native models: "eager" is torch, "compiled" kernels that exist for some
-    models on CPUs (`BytelmError` for others), "auto" what pays for the bytes wanted. `stats` says
-    what it was.
+    backend: what decodes native models: "eager" is torch, "compiled" kernels for up to 32 rows that
+    exist for some models on CPUs (`BytelmError` for others), "auto" what pays for the bytes wanted.
+    `stats` says what it was.
     """
 
     def __init__(self, lm: ByteLM, *, rows: int = 16, backend: Backend = "auto"):
@@ -131,6 +131,11 @@ class Generation:
         """
         (prompt,), (given,) = self.lm.checked("prompt", [prompt], [context])
         options = options or GenerateOptions()
+        if options.beams and self.backend == "compiled":
+            raise BytelmError(
+                "a beam search forks its texts with every byte, which compiled decoding cannot: "
+                "use backend='auto'"
+            )
         if options.beams > self.rows:
             raise BytelmError(
                 f"a search with {options.beams} beams takes as many rows, and the run has "

@@ -106,6 +106,10 @@ def test_auto_compiles_where_it_is_known_to_pay(monkeypatch):
     assert (long.backend, long.why) == ("compiled", "at least 512 bytes are wanted")
     monkeypatch.setitem(sys.modules, KERNELS, None)
     assert decoding(state, wanted=1).why == "kernels are loaded"
+    monkeypatch.setattr("bytelm.lm.decoding._ONE_THREAD", 10)
+    for threads, backend in ((1, "compiled"), (2, "eager")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert decoding(state, wanted=10**6).backend == backend
     other = decoding(encdec().start_batch([b""]), wanted=10**6)
     assert (other.backend, other.why) == ("eager", "this model has no compiled form here")
 
@@ -116,6 +120,8 @@ def test_a_backend_that_there_is_not_is_refused():
     for lm in (ngram(), encdec()):
         with pytest.raises(BytelmError, match="backend='compiled' needs"):
             generate(lm, backend="compiled")
+    with pytest.raises(BytelmError, match="a beam search forks its texts"):
+        generate(transformer(), beams=2, backend="compiled")
 
 
 def test_statistics_say_what_a_generation_did():
