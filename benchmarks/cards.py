@@ -33,6 +33,11 @@ def read_run(path: Path, recipe: Recipe) -> dict[str, float]:
     if own.model_copy(update=kept) != recipe:
         raise SystemExit(f"{path} was not trained with the recipe {recipe.name} as it stands")
     result = json.loads(run.evaluation.read_text())
+    if result.get("sampled_from") is not None:
+        raise SystemExit(
+            f"the closing evaluation of {path} is a random sample: measure all held-out bytes with "
+            f"bytelm eval {path} {' '.join(recipe.data.heldout)} --json > {run.evaluation}"
+        )
     last = [row for row in read_metrics(run.metrics) if "loss" in row][-1]
     return {
         "seed": own.seed,
@@ -41,6 +46,7 @@ def read_run(path: Path, recipe: Recipe) -> dict[str, float]:
         "stride": result["stride"],
         "megabytes": last["bytes_seen"] / 1e6,
         "minutes": last["seconds"] / 60,
+        **({"cpu_seconds": last["cpu_seconds"]} if "cpu_seconds" in last else {}),
         "chunk_bytes": last.get("stage0/chunk_bytes", 1.0),
     }
 
@@ -72,7 +78,7 @@ def card(name: str, result: dict[str, Any]) -> str:
     about = (ROOT / "models" / f"{name}.toml").read_text().splitlines()[0].removeprefix("# ")
     rows = [
         f"| {name}, seed {r['seed']:.0f} | **{r['bits_per_byte']:.3f}** | {r['megabytes']:.1f} MB "
-        f"in {r['minutes']:.1f} min, {r['chunk_bytes']:.2f} bytes per chunk |"
+        f"in {r['minutes']:.1f} min{_cpu(r)}, {r['chunk_bytes']:.2f} bytes per chunk |"
         for r in result["runs"]
     ]
     rows += [f"| {other} | {bits:.3f} | cold |" for other, bits in result["cold"].items()]
@@ -103,6 +109,11 @@ def card(name: str, result: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _cpu(run: dict[str, float]) -> str:
+    """What the run cost: the figure that a shared machine does not change."""
+    return f" ({run['cpu_seconds']:,.0f} CPU seconds)" if "cpu_seconds" in run else ""
 
 
 def main() -> None:

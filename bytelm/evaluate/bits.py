@@ -48,6 +48,8 @@ class BitsPerByte:
     bytes, documents  what was measured
     seconds           wall time of the model alone
     window, stride    how long texts were read, in bytes; None = the model sets no limit
+    standard_error    of bits per byte, where only a random sample was measured (`sampled.py`)
+    sampled_from      bytes of all documents in that case; None: all were measured
     """
 
     bits: float
@@ -57,6 +59,8 @@ class BitsPerByte:
     seconds: float
     window: int | None
     stride: int | None
+    standard_error: float | None = None
+    sampled_from: int | None = None
 
     @property
     def bits_per_byte(self) -> float:

@@ -39,6 +39,13 @@ def summary(result: BitsPerByte) -> str:
     if result.window is not None:
         reading = f"context at most {result.window:,} bytes, stride {result.stride:,}"
     speed = f"{result.bytes / result.seconds:,.0f} bytes/s" if result.seconds > 0 else ""
+    if result.sampled_from is not None:
+        error = result.standard_error
+        spread = "unknown" if error is None else f"{error:.4f}"
+        return (
+            f"A RANDOM SAMPLE of {result.bytes:,} of {result.sampled_from:,} bytes, standard error "
+            f"{spread}; {reading}; {speed}"
+        )
     return (
         f"{result.bytes:,} bytes in {result.documents:,} documents; {reading}; "
         f"ends {result.end_bits / result.documents:.2f} bits each; {speed}"
