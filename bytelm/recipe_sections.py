@@ -190,7 +190,9 @@ class TrainSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="where to compute; auto = cuda, else mps, else cpu"
     )
-    compile: bool = Field(False, description="torch.compile the model")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile the model; auto = tried in trainings above an hour"
+    )
     threads: Count = Field(0, description="CPU threads; 0 = all cores")
     distributed: Literal["ddp", "fsdp"] = Field("ddp", description="how torchrun's ranks share")
     timeout_minutes: Positive = Field(

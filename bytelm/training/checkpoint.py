@@ -41,6 +41,7 @@ class Position:
 
     dtype: str
     data: dict[str, Any] | None  # the data layer's own position; None = the start
+    compile: bool = False  # whether the model is compiled
     step: int = 0  # steps completed
     bytes_seen: int = 0
     seconds: float = 0.0  # on the recipe's clock, over all parts of the run

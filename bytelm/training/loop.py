@@ -37,6 +37,7 @@ from bytelm.training.checkpoint import (
     restore_tensors,
     save_checkpoint,
 )
+from bytelm.training.choices import choose
 from bytelm.training.claim import check_resumable, claimed_run
 from bytelm.training.data import TrainingData
 from bytelm.training.display import Display, spelled
@@ -44,7 +45,7 @@ from bytelm.training.distributed import Ranks, joined_ranks, set_threads, whole,
 from bytelm.training.evaluation import measure_heldout
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
-from bytelm.training.precision import DTYPES, resolve_dtype
+from bytelm.training.precision import DTYPES
 from bytelm.training.profile import Profile
 from bytelm.training.schedule import Done, lr_factor, progress, reached_limit
 from bytelm.training.signals import StopSignals
@@ -119,7 +120,7 @@ class Trainer:
         self.display = Display(silent=not ranks.first)
         self._restore()
         for line in banner.opening(
-            recipe, run, model=self.model, data=self.data, dtype=self.position.dtype, ranks=ranks
+            recipe, run, model=self.model, data=self.data, dtype=self._how(), ranks=ranks
         ):
             self.display.message(line)
         self.alarms = Alarms.from_dict(self.position.alarms)
@@ -135,6 +136,8 @@ class Trainer:
             warn=self.display.message,
         )
         self.profile = Profile(run.profile, steps=recipe.log.profile_steps if ranks.first else None)
+        if self.measured:
+            self._write(decided=self._how())
         # even an untrained model is saved in the end
         self.saved = (step, self.position.evaluated) if step else None
         self.unlogged: dict[str, float] | None = None  # the row of the last step, if not written
@@ -145,8 +148,11 @@ class Trainer:
     def _restore(self) -> None:
         """Model, optimizers and position: from the newest checkpoint, or fresh."""
         checkpoint = self.ranks.broadcast(latest_checkpoint(self.run.checkpoints))
+        self.measured = ""
         if checkpoint is None:
-            self.position = Position(dtype=self._choose_dtype(), data=None)
+            chosen = choose(self.recipe.train, self.model, self.ranks, self._trial)
+            self.position = Position(dtype=chosen.dtype, compile=chosen.compile, data=None)
+            self.measured = chosen.measured
         else:
             self.position = read_position(checkpoint)
         self._check_heldout()
@@ -159,8 +165,8 @@ class Trainer:
             if self.ranks.first:  # a kill may have come between the checkpoint and this
                 self.run.publish(checkpoint / WEIGHTS)
             self.display.message(f"resuming {self.run.path} after step {self.position.step}")
-        if self.recipe.train.compile:
-            self.model.compile()
+            if self.position.compile:
+                self.model.compile()
 
     def _check_heldout(self) -> None:
         """Figures before and after a pause must be of the same data, wherever it is by now."""
@@ -172,19 +178,19 @@ class Trainer:
             )
         self.position.heldout = now or self.position.heldout
 
-    def _choose_dtype(self) -> str:
-        """train.dtype, with "auto" decided by timing this model on a row of its own data."""
-        recipe = self.recipe
+    def _trial(self, dtype: str) -> None:
+        """One row of the data forward and backward, which leaves nothing behind."""
+        batch, _ = next(self.data.batches())
+        row, alone = batch.split(len(batch.ids))[0], Ranks(self.ranks.device)
+        forward_backward(
+            self.model, row, objective=self.objective, parts=1, dtype=dtype, ranks=alone
+        )
+        self.model.zero_grad(set_to_none=True)
 
-        def trial(dtype: str) -> None:
-            batch, _ = next(self.data.batches())
-            row, alone = batch.split(len(batch.ids))[0], Ranks(self.ranks.device)
-            forward_backward(
-                self.model, row, objective=self.objective, parts=1, dtype=dtype, ranks=alone
-            )
-            self.model.zero_grad(set_to_none=True)
-
-        return resolve_dtype(recipe.train.dtype, self.ranks, trial)
+    def _how(self) -> str:
+        """Number format and compilation, and what that was decided by."""
+        how = self.position.dtype + (", compiled" if self.position.compile else "")
+        return f"{how} (measured: {self.measured})" if self.measured else how
 
     def run_to_end(self, signals: StopSignals) -> int | None:
         """Train until a limit or a signal; -> the signal's number, if one came to any rank."""

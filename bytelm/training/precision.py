@@ -23,19 +23,21 @@ def autocast(device: torch.device, dtype: str) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-def resolve_dtype(wanted: str, ranks: Ranks, trial: Callable[[str], object]) -> str:
-    """`wanted`, or what rank 0 finds faster for "auto".
+def resolve_dtype(
+    wanted: str, ranks: Ranks, trial: Callable[[str], object]
+) -> tuple[str, dict[str, float]]:
+    """`wanted`, or what rank 0 finds faster for "auto", and the seconds it measured, if it did.
 
     trial: runs one forward and backward pass in the dtype it is given; all ranks run it together.
     """
     if wanted != "auto":
-        return wanted
+        return wanted, {}
     if not ranks.broadcast(has_fast_bfloat16(ranks.device)):
-        return "float32"
+        return "float32", {}
     if ranks.device.type == "cuda":
-        return "bfloat16"
-    seconds = {dtype: _seconds(trial, dtype) for dtype in DTYPES}
-    return ranks.broadcast(min(seconds, key=seconds.__getitem__))
+        return "bfloat16", {}
+    seconds = ranks.broadcast({dtype: compute_seconds(trial, dtype) for dtype in DTYPES})
+    return min(seconds, key=seconds.__getitem__), seconds
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -45,11 +47,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     x = {dtype: torch.ones(512, 512, dtype=DTYPES[dtype]) for dtype in DTYPES}
-    seconds = {dtype: _seconds(lambda dtype: x[dtype] @ x[dtype], dtype) for dtype in DTYPES}
+    seconds = {dtype: compute_seconds(lambda dtype: x[dtype] @ x[dtype], dtype) for dtype in DTYPES}
     return seconds["bfloat16"] < seconds["float32"]
 
 
-def _seconds(trial: Callable[[str], object], dtype: str) -> float:
+def compute_seconds(trial: Callable[[str], object], dtype: str) -> float:
     """CPU seconds of one pass: the quicker of two, after one to warm up."""
     times = []
     for _ in range(3):
