@@ -18,6 +18,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from bytelm.nn.decay import causal, decayed
+
 
 class SSDResult(NamedTuple):
     """y (B, L, H, P) and the final state (B, H, P, N)."""
@@ -56,9 +58,7 @@ def ssd(
     Bc, Cc = (rearrange(t, "b (c q) g n -> b c g q n", q=chunk) for t in (B, C))
 
     inside = _segment_mask(chunk, documents, x.device)
-    weight = (total[..., :, None] - total[..., None, :]).masked_fill(~inside, -torch.inf).exp_()
-    scores = (Cc @ Bc.transpose(-1, -2))[:, :, :, None] * weight.to(x.dtype)
-    y = scores @ dtx
+    y = decayed(Cc @ Bc.transpose(-1, -2), total, inside) @ dtx
 
     reads, writes, carries = _document_gates(total, documents)
     gained = _chunk_states(dtx, writes, Bc)
@@ -98,10 +98,11 @@ def _pad_to(
 
 def _segment_mask(chunk: int, documents: Tensor | None, device: torch.device) -> Tensor:
     """(Q, Q) or (b, c, 1, 1, Q, Q): position i reads position j of its own chunk."""
-    causal = torch.ones(chunk, chunk, dtype=torch.bool, device=device).tril()
     if documents is None:
-        return causal
-    return (causal & (documents[..., :, None] == documents[..., None, :]))[:, :, None, None]
+        return causal(chunk, device)
+    return (causal(chunk, device) & (documents[..., :, None] == documents[..., None, :]))[
+        :, :, None, None
+    ]
 
 
 def _document_gates(total: Tensor, documents: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bytelm.nn import conv, fused, gated_norm, heads, mlp, norms, rope
+from bytelm.nn import conv, decay, fused, gated_norm, heads, mlp, norms, rope
 from bytelm.nn.norms import RMSNorm
 
 Case = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
@@ -60,12 +60,21 @@ def heads_case(positions: Tensor | None, rotary_dim: int, qk_norm: bool) -> Case
     return split, (numbers(2, 5, 36),)
 
 
+def decay_case() -> Case:
+    def decays(products: Tensor, steps: Tensor) -> Tensor:
+        inside = decay.causal(5, products.device)
+        return decay.decayed(products, -steps.square().cumsum(-1), inside)
+
+    return decays, (numbers(2, 3, 1, 5, 5), numbers(2, 3, 1, 4, 5))
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "norm": norm_case,
     "swiglu": swiglu_case,
     "convolution": convolution_case,
     "convolution-documents": documents_case,
     "gated-norm": gate_case,
+    "decay": decay_case,
     "heads": lambda: heads_case(torch.arange(5), 6, True),
     "heads-partial": lambda: heads_case(torch.arange(5), 4, True),
     "heads-rows": lambda: heads_case(torch.stack([torch.arange(5), torch.arange(3, 8)]), 6, False),
@@ -76,6 +85,7 @@ FUNCTIONS = {
     mlp._Gated,
     conv._ConvSiLULoop,
     gated_norm._GatedNorm,
+    decay._Decayed,
     heads._Heads,
 }
 
