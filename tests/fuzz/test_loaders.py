@@ -11,15 +11,14 @@ pytest.importorskip("gguf")
 from tests.fuzz.formats import FORMATS
 from tests.fuzz.run import GOOD, fuzz
 
-# one of each mechanism in the ordinary run; the others differ in what makes the file
-QUICK = ("hf config", "gguf", "run config", "binary bpe", "rwkv vocabulary", "corpus description")
+QUICK = ("hf config", "gguf", "run config", "binary bpe")  # in the ordinary run
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_some_damages(name):
-    counts, faults = fuzz(name, count=25, seed=1)
+    counts, faults = fuzz(name, count=15, seed=1)
     assert not faults
-    assert sum(counts.values()) == 25 and counts["refused"] > 0 and set(counts) <= set(GOOD)
+    assert sum(counts.values()) == 15 and counts["refused"] > 0 and set(counts) <= set(GOOD)
 
 
 @pytest.mark.slow
