@@ -234,6 +234,12 @@ def test_nothing_is_wrong_with_plain_tokenizers_and_the_table_prints():
     assert all(row.kind in table() for row in COMPONENTS)
 
 
+def test_characters_without_visible_blanks_are_refused_by_name():
+    tables = read_definition({**over_characters(), "normalizer": None})
+    with pytest.raises(BytelmError, match="nothing in it makes blanks visible"):
+        tables.require_encoder()
+
+
 def test_cuts_after_bytes_became_characters_are_followed_for_ascii_alone():
     """Falcon's digits: three of them, after GPT-2's expression."""
     three = {"type": "Split", "pattern": {"Regex": "[0-9]{2}"}, "behavior": "Isolated"}

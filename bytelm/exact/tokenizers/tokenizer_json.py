@@ -206,6 +206,10 @@ def _character_tables(definition: Json, found: list[Limit]) -> TokenizerTables:
         )
     others = [limit for limit in found if limit.place != "normalizer"]
     tables.reason = _first(others) or tables.reason
+    if not tables.rewriting and not _shows_blanks(definition):
+        tables.reason = (
+            "nothing in it makes blanks visible, so they and U+2581 are different pieces"
+        )
     if not tables.reason:
         plain = _without_normaliser(definition, set(tables.specials))
         encoder = character_encoder(
@@ -230,6 +234,12 @@ def _adds_blank(definition: Json) -> bool:
         part["type"] == "Metaspace" and part.get("prepend_scheme", "always") != "never"
         for part in parts(definition.get("pre_tokenizer"))
     )
+
+
+def _shows_blanks(definition: Json) -> bool:
+    """Whether a text's blanks become U+2581 before pieces are looked for."""
+    kinds = [*parts(definition.get("normalizer")), *parts(definition.get("pre_tokenizer"))]
+    return any(part["type"] in ("Replace", "Metaspace") for part in kinds)
 
 
 def _without_normaliser(definition: Json, specials: set[str]) -> Tokenizer:
