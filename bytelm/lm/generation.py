@@ -100,7 +100,8 @@ class Generation:
     def stats(self) -> GenerationStats:
         """What the run has done until now."""
         running = 0 if self._batch is None else self._batch.chunks
-        return replace(self._stats, chunks=self._stats.chunks + running)
+        counts = self.draft_counts if self.draft_counts.calls else None
+        return replace(self._stats, chunks=self._stats.chunks + running, drafts=counts)
 
     @property
     def running(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bytelm.lm.speculative import DraftCounts
+
 
 @dataclass(slots=True)
 class GenerationStats:
@@ -16,6 +18,7 @@ class GenerationStats:
     first          from the first step of the run to its first outcome; None = there was none
     written        outcomes written, ends of texts included
     decode         time that took, the first outcome of a text left out, which its prefill gives
+    drafts         what drafts were good for; None = no text was written with them
     chunks         chunks that hierarchical models began while writing, of their outermost stage
     """
 
@@ -28,6 +31,7 @@ class GenerationStats:
     decode: float = 0.0
     chunks: int = 0
     begun: int = 0  # texts that were begun
+    drafts: DraftCounts | None = None
 
     def lines(self) -> list[str]:
         """For people: one fact per line."""
@@ -41,4 +45,10 @@ class GenerationStats:
         found.append(f"decode: {self.written} bytes, {rate}")
         if self.chunks:
             found.append(f"chunks begun: {self.chunks}")
+        if self.drafts is not None:
+            counts = self.drafts
+            found.append(
+                f"drafts: {counts.accepted} of {counts.drafted} bytes accepted, "
+                f"{counts.per_call:.2f} bytes per call of the model"
+            )
         return found

@@ -323,6 +323,10 @@ def test_a_draft_changes_no_text(runs, bytelm):
     greedy = [*command, "--temperature", "0"]
     by_model, _ = bytelm(*greedy, "--draft", runs / "fim", "--draft-bytes", 3)
     assert by_model == bytelm(*greedy)[0]
+    _, err = bytelm(*greedy, "--draft", runs / "flat", "--stats")
+    assert "drafts: " in err and "bytes per call of the model" in err
+    _, err = bytelm(*greedy, "--stats")
+    assert "drafts" not in err
     _, err = bytelm(*command, "--draft", "ngrm", status=2)
     assert "did you mean ngram?" in err
     _, err = bytelm(*command, "--draft-bytes", 3, status=2)
