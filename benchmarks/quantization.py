@@ -194,9 +194,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     text = TEXT.read_bytes()
-    results = [of_run(path, text[: options.bytes], 128) for path in options.runs]
+    results = []
+    for path in options.runs:
+        results.append(of_run(path, text[: options.bytes], 128))
+        keep(results)
     if options.smollm2:
         results.append(of_smollm2(text[:2048], 16))
+        keep(results)
+
+
+def keep(results: list[dict]) -> None:
+    """Store what there is: a run takes minutes, and a stopped one shall not lose all."""
     store("quantization", {"text": "data/prose/heldout.txt", "results": results}, table(results))
 
 
