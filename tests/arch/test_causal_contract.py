@@ -3,9 +3,12 @@
 All in float64 on one thread, so that "equal" can mean 1e-10 and "unchanged" can mean exactly.
 """
 
+from functools import partial
+
 import pytest
 import torch
 
+from bytelm.arch.base import Decoder
 from bytelm.data import Batch
 from bytelm.vocab import BYTES
 from tests.arch.cases import cases_of, make, texty_ids
@@ -55,6 +58,23 @@ def test_prefill_then_steps_equal_the_forward_pass_for_every_split(name):
             for t in range(k, min(k + 5, L) if 4 < k < L - 6 else L):
                 logits, state = model.step(ids[:, t], state)
                 assert (logits - full[:, t]).abs().max() < 1e-10
+
+
+@EVERY
+def test_extending_gives_the_forward_pass_at_every_position(name):
+    """In ragged pieces, by the architecture's own way and by the one that every model has."""
+    model, ids = make(name), texty_ids(2, L)
+    full = logits_of(model, ids)
+    with torch.no_grad():
+        _, begun = model.prefill(ids[:, :9], torch.tensor([9, 5]), model.init_state(2))
+        rows = torch.stack((ids[0, 9:21], ids[1, 5:17]))
+        lengths = torch.tensor([12, 7])
+        for extend in (model.extend, partial(Decoder.extend, model)):
+            logits, state = extend(rows, lengths, begun)
+            assert (logits[0] - full[0, 9:21]).abs().max() < 1e-10
+            assert (logits[1, :7] - full[1, 5:12]).abs().max() < 1e-10
+            logits, _ = model.step(torch.stack((ids[0, 21], ids[1, 12])), state)
+            assert (logits - torch.stack((full[0, 21], full[1, 12]))).abs().max() < 1e-10
 
 
 @EVERY
