@@ -13,8 +13,7 @@ from bytelm.data import Batch
 from tests.arch import cases
 from tests.arch.cases import cases_of, texty_ids
 
-EAGER = {"transformer-conv", "hnet-short-conv"}  # the short convolution alone has no kernel
-COMPILED = [f"{name}, compiled" for name in cases_of("causal") if name not in EAGER]
+COMPILED = [f"{name}, compiled" for name in cases_of("causal")]
 EVERY = pytest.mark.parametrize("name", cases_of("causal") + cases_of("seq2seq") + COMPILED)
 L = 70  # crosses the first room for positions
 
@@ -24,14 +23,9 @@ def make(name):
     case, _, form = name.partition(", ")
     model = cases.make(case)
     if form:
-        assert model.compiles, "every other causal case is made of layers with kernels"
+        assert model.compiles, "every causal case is made of layers with kernels"
         model.stepper = partial(model.stepper, compiled=True)
     return model
-
-
-@pytest.mark.parametrize("name", sorted(EAGER))
-def test_a_layer_without_a_kernel_is_never_asked_for_one(name):
-    assert not cases.make(name).compiles
 
 
 def empty_state(model, rows):

@@ -166,6 +166,16 @@ def _convolve(new, tail, conv, bias, out):  # type: ignore[no-untyped-def]
 
 
 @vectorised
+def conv_block(x, norm, eps, conv, bias, tails, rows):  # type: ignore[no-untyped-def]
+    """x (n, D) += short convolution of row rows[b] of tails (R, K-1, D), which move on."""
+    new, out = normed(x, norm, eps), np.empty(x.shape[1], x.dtype)
+    for b in range(x.shape[0]):
+        _convolve(new[b], tails[rows[b]], conv, bias, out)
+        for c in range(x.shape[1]):
+            x[b, c] += out[c]
+
+
+@vectorised
 def _recur(x, steps, A, B, C, ssm, y):  # type: ignore[no-untyped-def]
     """The state (G, N, channels of a group) after one more position, and what it reads: y."""
     G, N, width = ssm.shape

@@ -17,17 +17,21 @@ from bytelm.nn.stack import Block
 from bytelm.nn.stepping.attention import AttentionSteps
 from bytelm.nn.stepping.mamba2 import MambaSteps
 from bytelm.nn.stepping.places import Places
+from bytelm.nn.stepping.short_conv import ConvSteps
 
 mamba_block: Callable[..., None] = kernels.mamba_block
 Kernel = Callable[[Any, Places], None]  # x (n, D), an array that is written to
 
 
-def fused(layer: Block, mixer: AttentionSteps | MambaSteps) -> list[Kernel]:
+def fused(layer: Block, mixer: AttentionSteps | MambaSteps | ConvSteps) -> list[Kernel]:
     """The residual blocks of a layer whose mixer's steps are `mixer`; it must be one that
     `stack.compiles` says can be compiled."""
-    blocks = [
-        _attention(layer, mixer) if isinstance(mixer, AttentionSteps) else _mamba(layer, mixer)
-    ]
+    if isinstance(mixer, AttentionSteps):
+        blocks = [_attention(layer, mixer)]
+    elif isinstance(mixer, MambaSteps):
+        blocks = [_mamba(layer, mixer)]
+    else:
+        blocks = [_short_conv(layer, mixer)]
     if layer.mlp is not None:
         blocks.append(_swiglu(layer.norm2, layer.mlp))
     return blocks
@@ -76,3 +80,11 @@ def _mamba(layer: Block, steps: MambaSteps) -> Kernel:
         )
 
     return run
+
+
+def _short_conv(layer: Block, steps: ConvSteps) -> Kernel:
+    scale, eps = _array(layer.norm1.weight), layer.norm1.eps
+    kernel, bias, tails = _array(steps.kernel), _array(steps.bias), _array(steps.tail)
+    return lambda x, places: kernels.conv_block(
+        x, scale, eps, kernel, bias, tails, places.row_array
+    )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bytelm.nn.mamba2 import Mamba2, MambaState
-from bytelm.nn.stepping.ops import linear, rms_norm
+from bytelm.nn.stepping.ops import convolve, linear, rms_norm
 from bytelm.nn.stepping.places import Places
 
 
@@ -52,24 +52,19 @@ class MambaSteps:
     def step(self, x_nD: Tensor, places: Places) -> Tensor:
         n = x_nD.shape[0]
         gate, mixed, dt = self._in(x_nD).split_with_sizes(self._widths, dim=-1)
+        conv = self._kernel, self._bias
         if places.rows is None:
-            y = self._scan(self._convolve(mixed, self._tail), dt, self._ssm)
+            y = self._scan(convolve(mixed, self._tail, *conv), dt, self._ssm)
         elif n == 1:
             span = places.span
-            y = self._scan(self._convolve(mixed, self._tail[span]), dt, self._ssm[span])
+            y = self._scan(convolve(mixed, self._tail[span], *conv), dt, self._ssm[span])
         else:
             tail = self._tail.index_select(0, places.index)
             ssm = self._ssm.index_select(0, places.index)
-            y = self._scan(self._convolve(mixed, tail), dt, ssm)
+            y = self._scan(convolve(mixed, tail, *conv), dt, ssm)
             self._tail.index_copy_(0, places.index, tail)
             self._ssm.index_copy_(0, places.index, ssm)
         return self._out(self._norm(y.mul_(F.silu(gate))))
-
-    def _convolve(self, mixed: Tensor, tail: Tensor) -> Tensor:
-        """The convolution and SiLU over the inputs before and this one; writes `tail`."""
-        inputs = torch.cat((tail, mixed.unsqueeze(1)), dim=1)
-        tail.copy_(inputs[:, 1:])
-        return F.silu((inputs * self._kernel).sum(1).add_(self._bias), inplace=True)
 
     def _scan(self, mixed: Tensor, dt: Tensor, ssm: Tensor) -> Tensor:
         """The recurrence and its skip term: (n, inner); writes `ssm`."""

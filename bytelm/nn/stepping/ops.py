@@ -85,6 +85,14 @@ def rms_norm(norm: RMSNorm) -> Map:
     return apply
 
 
+def convolve(new_nC: Tensor, tail_nKC: Tensor, kernel_KC: Tensor, bias_C: Tensor) -> Tensor:
+    """silu of the causal convolution at one more position (n, C); moves the tail (n, K-1, C)."""
+    tail = tail_nKC if tail_nKC.dtype is new_nC.dtype else tail_nKC.to(new_nC.dtype)
+    inputs = torch.cat((tail, new_nC.unsqueeze(1)), dim=1)
+    tail_nKC.copy_(inputs[:, 1:])
+    return F.silu((inputs * kernel_KC).sum(1).add_(bias_C), inplace=True)
+
+
 def swiglu(fc1: Map, fc2: Map) -> Map:
     """x -> fc2(value * silu(gate)), where fc1 gives value, then gate."""
 

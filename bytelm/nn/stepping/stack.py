@@ -16,12 +16,14 @@ from bytelm.nn.linear import Linear
 from bytelm.nn.mamba2 import Mamba2, MambaState
 from bytelm.nn.mlp import SwiGLU
 from bytelm.nn.norms import RMSNorm
+from bytelm.nn.short_conv import ConvState, ShortConv
 from bytelm.nn.stack import Block, Stack, StackState
 from bytelm.nn.state import State
 from bytelm.nn.stepping.attention import AttentionSteps
 from bytelm.nn.stepping.mamba2 import MambaSteps
 from bytelm.nn.stepping.ops import Map, linear, rms_norm, swiglu
 from bytelm.nn.stepping.places import Places, RotaryTables
+from bytelm.nn.stepping.short_conv import ConvSteps
 
 if TYPE_CHECKING:
     from bytelm.nn.stepping.fused import Kernel
@@ -135,6 +137,8 @@ class StackSteps:
             return steps
         if type(module) is Mamba2 and isinstance(state, MambaState):
             return MambaSteps(module, state)
+        if type(module) is ShortConv and isinstance(state, ConvState):
+            return ConvSteps(module, state)
         return _ImmutableSteps(module, state)
 
     def _tables_of(self, module: SelfAttention) -> RotaryTables | None:
@@ -153,7 +157,7 @@ class StackSteps:
 def compiles(stack: Stack) -> bool:
     """Whether all layers have compiled kernels: parts of ours, whose weights are plain arrays of
     one dtype, float32 or float64, on the CPU."""
-    kinds = (Block, RMSNorm, Linear, SwiGLU, SelfAttention, Mamba2, nn.Conv1d)
+    kinds = (Block, RMSNorm, Linear, SwiGLU, SelfAttention, Mamba2, ShortConv, nn.Conv1d)
     dtype = stack.rmsnorm.weight.dtype
     return (
         dtype in (torch.float32, torch.float64)
