@@ -32,7 +32,7 @@ def words(specials=TURNS):
 @pytest.mark.parametrize("listed", [258, [257, 258]])
 @pytest.mark.parametrize("saved", [False, True])
 def test_generation_config_ends_a_text_by_a_number_or_a_list(listed, saved, tmp_path):
-    """Reproduction d3 (a), in a directory and as objects."""
+    """In a directory and as objects."""
     found = model({ord("x"): 258}, eos=listed)
     if saved:
         found.save_pretrained(tmp_path)
@@ -46,7 +46,7 @@ def test_generation_config_ends_a_text_by_a_number_or_a_list(listed, saved, tmp_
 
 
 def test_ends_of_a_middle_end_it(tmp_path):
-    """Reproduction d3 (b): Code Llama's end of a middle is listed nowhere in its directory."""
+    """Code Llama's end of a middle is listed nowhere in its directory."""
     names = ["<s>", "</s>", "▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"]
     lm = bytelm.convert(model({260: ord("x"), ord("x"): 261}, size=262), words(names))
     assert bytelm.infill(lm, prefix=b"f(", suffix=b")", max_bytes=8, temperature=0) == b"x"
