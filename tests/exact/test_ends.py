@@ -1,9 +1,11 @@
 """What ends a text: the tokenizer's EOS, the lists of both configurations, a family's ends of
 middles, the ids in a GGUF file, and what a caller adds."""
 
+import itertools
 import json
 
 import pytest
+import sentencepiece
 
 import bytelm
 from bytelm.errors import BytelmError, CheckpointError
@@ -13,6 +15,7 @@ from bytelm.exact.tokenizers.sentencepiece_model import read_sentencepiece
 from bytelm.lm.fim_templates import TEMPLATES
 
 transformers = pytest.importorskip("transformers")
+from benchmarks import fim_families  # noqa: E402
 from benchmarks.fim_families import trained_sentencepiece  # noqa: E402
 from tests.exact.test_starts import bigram_llama, metadata, tokenizer  # noqa: E402
 
@@ -128,3 +131,36 @@ def test_markers_that_a_file_calls_normal_are_markers_all_the_same(tmp_path):
     assert found.specials == control.specials and found.eos_ids == control.eos_ids
     text = b"f(x) <PRE> y"
     assert found.encoder.encode(text) == control.encoder.encode(text)
+
+
+def test_a_gguf_file_of_code_llama_s_kind_infills_by_the_same_ids(tmp_path):
+    """Its markers are normal tokens there, and it has scores in place of merges."""
+    path = trained_sentencepiece(TEMPLATES["codellama"], tmp_path)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    every = range(processor.get_piece_size())
+    names = [processor.id_to_piece(i) for i in every]
+    kinds = [
+        2 if processor.is_unknown(i) else 6 if processor.is_byte(i) else 1 if "<" in name[1:] else
+        3 if processor.is_control(i) else 1
+        for i, name in zip(every, names, strict=True)
+    ]  # fmt: skip
+    tables = read_gguf_tokenizer(
+        {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": names,
+            "tokenizer.ggml.scores": [processor.get_score(i) for i in every],
+            "tokenizer.ggml.token_type": kinds,
+            "tokenizer.ggml.bos_token_id": processor.bos_id(),
+            "tokenizer.ggml.eos_token_id": processor.eos_id(),
+        }
+    )
+    assert {kinds[processor.piece_to_id(name)] for name in TEMPLATES["codellama"].symbols} == {1}
+    end = processor.piece_to_id("\u2581<EOT>")
+    assert tables.eos_ids == {processor.eos_id(), end}
+    text = " f(x) <PRE> y"
+    assert tables.encoder.encode(b" " + text.encode()) == processor.encode(text)
+    reference = fim_families.codellama(TEMPLATES["codellama"]).reference
+    for order, (prefix, suffix) in itertools.product(("psm", "spm"), fim_families.PAIRS[::7]):
+        wanted = tuple(reference(TEMPLATES["codellama"], order, prefix, suffix))
+        asked = fim_families.questions(tables, order, prefix.encode(), suffix.encode())
+        assert wanted in asked

@@ -102,7 +102,7 @@ def _place_specials(
     """Specials lose their bytes. Returns the added tokens that are text, bytes -> ids."""
     added: dict[bytes, int] = {}
     for i, (token, kind) in enumerate(zip(tokens, types, strict=True)):
-        marker = token in MARKERS or (kind == _USER_DEFINED and is_marker(token))
+        marker = _is_special(token, kind)
         if kind == _CONTROL or marker:
             tables.specials[token] = i
         if kind in (_UNKNOWN, _CONTROL, _UNUSED) or marker:
@@ -154,10 +154,15 @@ def _sentencepiece_tables(
     return tables
 
 
+def _is_special(token: str, kind: int) -> bool:
+    """Whether a token is a marker: those of infilling are ordinary tokens in some files."""
+    return token in MARKERS or (kind == _USER_DEFINED and is_marker(token))
+
+
 def _pieces(tokens: list[str], scores: list[float], types: list[int]) -> list[Piece]:
     """The vocabulary for SentencePiece: markers are never text, and no piece is empty."""
     kinds = [
-        _CONTROL if kind == _USER_DEFINED and is_marker(token) else kind if token else _UNUSED
+        _CONTROL if _is_special(token, kind) else kind if token else _UNUSED
         for token, kind in zip(tokens, types, strict=True)
     ]
     for i in [i for i, kind in enumerate(kinds) if kind == _UNKNOWN][1:]:
