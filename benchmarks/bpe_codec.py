@@ -15,6 +15,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def contenders(bpe: BinaryBPE) -> dict[str, tuple[Callable[[Any], Any], Callable
     spp = SentencePieceProcessor(model_proto=bpe.to_sentencepiece())
     tik = Encoding(name="b", pat_str="(?s:.)", mergeable_ranks=ranks, special_tokens={})
     return {
-        "ours": (bpe.encode, bytes),
+        "ours": (partial(bpe.encode, threads=1), bytes),
         "hf": (lambda text: hf.encode(text).ids, lambda piece: piece.decode("latin-1")),
         "tiktoken": (tik._encode_single_piece, bytes),
         "sentencepiece": (spp.encode, as_text),
@@ -88,7 +89,7 @@ def measure_decoding(bpe: BinaryBPE, data: bytes) -> dict[str, float]:
     listed = ids.tolist()
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
-        spent, found = seconds(lambda: bpe.decode(ids))
+        spent, found = seconds(lambda: bpe.decode(ids, threads=1))
         assert found == data
         best["ours"] = min(best.get("ours", spent), spent)
         spent, found = seconds(lambda: hf.decode(listed, skip_special_tokens=False))

@@ -86,7 +86,11 @@ def run_ours(
     def call() -> None:
         memory = None if limit is None else limit << 20
         found = train_merges(
-            drained(documents), ids=vocabulary - 7, piece_length=piece, max_memory=memory
+            drained(documents),
+            ids=vocabulary - 7,
+            piece_length=piece,
+            max_memory=memory,
+            threads=1,
         )
         result.append(found)
 

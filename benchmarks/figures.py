@@ -1,5 +1,6 @@
 """What the claims of benchmarks/claims.py read from the results of single benchmarks."""
 
+from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
@@ -145,3 +146,15 @@ def _decoding_speedup(row: Any) -> tuple[str, float]:
     if row["batch"] == 1 and "x transformers" in rates:
         return "transformers", rates["x transformers"]
     return "immutable states", rates["x immutable"]
+
+
+def run_bits(result: dict[str, Any], name: str) -> float:
+    """Bits per byte of the first seed of one run of `hnet_study`."""
+    return next(row["bits_per_byte"] for row in result["runs"] if row["name"] == name)
+
+
+def study_bits(*names: str) -> Callable[[dict[str, Any]], str]:
+    """Those runs of `hnet_study` side by side."""
+    return lambda result: (
+        ", ".join(f"{name} {run_bits(result, name):.3f}" for name in names) + " bits/byte"
+    )

@@ -1,28 +1,38 @@
 """What pays at small compute: layouts and boundary rules of H-Net beside flat models, one thread.
 
-    python -m benchmarks.hnet_study run PLAN.json [--rows FILE] [--runs DIR]
+    python -m benchmarks.hnet_study run [--plan FILE] [--rows FILE] [--runs DIR]
+    python -m benchmarks.hnet_study rates      # CPU seconds of a step, for a quiet machine: minutes
+    python -m benchmarks.hnet_study table      # results/hnet_study.md, .json and .png of the rows
 
 A plan is a JSON list of runs, {"name", "recipe", "bytes", "seed", "overrides"}; they are trained
 one after another, each for its number of bytes, so what a run reaches does not depend on what else
 the machine does. Each finished run is one line of --rows (its held-out curve included), written as
-it comes; runs that have a line are not repeated. CPU seconds are those of training steps alone,
-timed by this process's clock: rates that are to be compared come from a quiet machine.
+it comes; runs that have a line are not repeated. CPU seconds of a run are those of its training
+steps, by this process's clock, and count the machine's other work in: `rates` measures anew.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import bytelm
+from benchmarks.common import RESULTS, store
 from bytelm.arch.base import ByteModel
+from bytelm.memory import keep_freed_memory
 from bytelm.recipe import Recipe
 from bytelm.training import build
+from bytelm.training.build import build_model, build_objective, open_corpora
+from bytelm.training.data import TrainingData
+from bytelm.training.distributed import Ranks
 from bytelm.training.metrics import read_metrics
+from bytelm.training.optimizer import Optimizers
+from bytelm.training.step import forward_backward
 
 ROOT = Path(__file__).parents[1]
 FIXED = (  # of every run
@@ -116,32 +126,110 @@ def operations(model: ByteModel, recipe: Recipe, chunks: dict[str, float]) -> fl
     return found
 
 
+def step_rate(entry: dict[str, Any], *, steps: int = 8) -> dict[str, float]:
+    """CPU seconds of one training step (forward and backward, optimizer) and kB per CPU second; the
+    lower third of `steps` after the first two."""
+    recipe = recipe_of(entry)
+    corpora = open_corpora(recipe)
+    objective = build_objective(recipe, corpora)
+    data = TrainingData(
+        corpora, objective, data=recipe.data, train=recipe.train, seed=0, rank=0, world=1
+    )
+    model, ranks = build_model(recipe, objective), Ranks(torch.device("cpu"))
+    optimizers = Optimizers(model, recipe.optimizer, muon_dtype=torch.bfloat16)
+    batches, passes, updates = data.batches(), [], []
+    for _ in range(steps + 2):
+        batch, _ = next(batches)
+        began = time.process_time()
+        forward_backward(model, batch, objective=objective, parts=1, dtype="bfloat16", ranks=ranks)
+        between = time.process_time()
+        optimizers.step(0.1)
+        passes.append(between - began)
+        updates.append(time.process_time() - between)
+    passes, updates = sorted(passes[2:]), sorted(updates[2:])
+    third = len(passes) // 3
+    whole = passes[third] + updates[third]
+    return {
+        "pass_seconds": round(passes[third], 4),
+        "optimizer_seconds": round(updates[third], 4),
+        "kB_per_cpu_second": round(recipe.train.batch_bytes / whole / 1000, 2),
+    }
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The finished runs."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_table(rows: list[dict[str, Any]], rates: dict[str, dict[str, float]]) -> None:
+    """The results beside each other, and their curves."""
+    header = ["run", "seed", "bytes", "steps", "operations", "kB per CPU s", "bytes per chunk"]
+    table: list[list[object]] = [[*header, "bits/byte at a quarter, half, the end"]]
+    for row in rows:
+        rate = rates.get(row["name"], {}).get("kB_per_cpu_second", "")
+        chunk = ", ".join(f"{length:.2f}" for length in row["last_chunk_bytes"].values())
+        points = [row["curve"][0][2], row["curve"][len(row["curve"]) // 2 - 1][2]]
+        figures = ", ".join(f"{b:.3f}" for b in points)
+        table.append(
+            [row["name"], row["seed"], f"{row['bytes']:,}", row["steps"]]
+            + [f"{row['operations']:.2e}", rate, chunk]
+            + [f"{figures}, **{row['bits_per_byte']:.3f}**"]
+        )
+    store("hnet_study", {"runs": rows, "rates": rates}, table)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.2))
+    for row in rows:
+        axes.plot(
+            [point[0] / 1000 for point in row["curve"]],
+            [point[2] for point in row["curve"]],
+            marker=".",
+            label=f"{row['name']}, seed {row['seed']}",
+        )
+    axes.set(xlabel="kB of training text", ylabel="held-out bits per byte")
+    axes.legend(fontsize=6)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "hnet_study.png", dpi=90)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("run")
-    command.add_argument("plan", type=Path)
-    command.add_argument("--rows", type=Path, default=ROOT / "benchmarks/results/hnet_study.jsonl")
-    command.add_argument(
+    parser.add_argument("command", choices=("run", "rates", "table"))
+    parser.add_argument("--plan", type=Path, default=ROOT / "benchmarks/hnet_study_plan.json")
+    parser.add_argument("--rows", type=Path, default=RESULTS / "hnet_study.jsonl")
+    parser.add_argument(
         "--runs", type=Path, default=Path(tempfile.gettempdir()) / "hnet-study-runs"
     )
-    command.add_argument("--most", type=int, default=10_000, help="runs, then stop")
+    parser.add_argument("--most", type=int, default=10_000, help="runs, then stop")
     options = parser.parse_args()
-    options.runs.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    for _ in range(options.most):
-        if (entry := next_entry(options.plan, options.rows)) is None:
-            break
-        row = run(entry, options.runs)
-        with options.rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps({k: row[k] for k in ("name", "bits_per_byte", "cpu_seconds")}), flush=True)
+    keep_freed_memory()
+    stored = RESULTS / "hnet_study.json"
+    rates = json.loads(stored.read_text())["rates"] if stored.exists() else {}
+    if options.command == "run":
+        options.runs.mkdir(parents=True, exist_ok=True)
+        for _ in range(options.most):
+            if (entry := next_entry(options.plan, options.rows)) is None:
+                break
+            row = run(entry, options.runs)
+            with options.rows.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps({k: row[k] for k in ("name", "bits_per_byte", "cpu_seconds")}))
+        return
+    if options.command == "rates":
+        for entry in json.loads(options.plan.read_text()):
+            if not entry.get("seed"):
+                rates[entry["name"]] = step_rate(entry)
+                print(entry["name"], rates[entry["name"]], flush=True)
+    write_table(read_rows(options.rows), rates)
 
 
 def next_entry(plan: Path, rows: Path) -> dict[str, Any] | None:
     """The first entry of the plan, as it is now, that has no row yet."""
-    lines = rows.read_text().splitlines() if rows.exists() else []
-    done = {(r["name"], r["seed"]) for r in map(json.loads, lines)}
+    done = {(row["name"], row["seed"]) for row in read_rows(rows)}
     for entry in json.loads(plan.read_text()):
         if (entry["name"], entry.get("seed", 0)) not in done:
             return entry
