@@ -35,6 +35,7 @@ HNET = "H-Net, arXiv:2507.07955"
 NOT_CLAIMS = {  # name of a result -> why no claim stands on it
     "tokenizer_families": "says which tokenizers are read as by their own libraries",
     "speculative": "says when a draft pays on one machine: a table of docs/speculative.md",
+    "exact_cost": "says what the converter costs by kind and length of text",
     "model_types": "says which model types the converter reads or refuses",
 }
 

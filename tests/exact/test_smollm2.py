@@ -39,7 +39,8 @@ def test_golden_bits_and_next_word(loaded, mode):
     assert state.feed(b" m").feed(b"oo").logprobs()[ord("n")].exp().item() > 0.98
 
 
-def test_canonical_costs_a_row_per_byte_and_the_beam_fewer(loaded):
+def test_canonical_costs_a_row_per_byte_and_the_beam_fewer(loaded, monkeypatch):
+    monkeypatch.setattr(loaded.lm, "rows_per_call", 1)  # none evaluated in advance
     rows = {}
     for mode in ("canonical", "all"):
         lm = mode_of(loaded, mode)
@@ -51,6 +52,27 @@ def test_canonical_costs_a_row_per_byte_and_the_beam_fewer(loaded):
         rows[mode] = loaded.lm.rows_evaluated / len(TEXT)
     assert rows["canonical"] <= 1.05
     assert rows["all"] <= 0.7
+
+
+def test_rows_evaluated_in_advance_save_calls(loaded, monkeypatch):
+    calls, inner = 0, loaded.lm.forward
+
+    def counted(ids, groups):
+        nonlocal calls
+        calls += 1
+        return inner(ids, groups)
+
+    monkeypatch.setattr(loaded.lm, "forward", counted)
+    found = {}
+    for rows in (1, 8):
+        monkeypatch.setattr(loaded.lm, "rows_per_call", rows)
+        state, calls = mode_of(loaded, "all").start(), 0
+        for byte in TEXT:
+            state.logprobs()
+            state = state.feed(bytes([byte]))
+        found[rows] = calls, state.logprob
+    assert found[8][0] < 0.75 * found[1][0]
+    assert found[8][1] == pytest.approx(found[1][1], abs=1e-3)
 
 
 def test_canonical_bounds_all_encodings_closely_even_at_paragraph_breaks(loaded):
