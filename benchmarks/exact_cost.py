@@ -47,15 +47,17 @@ SIZES = (5_000, 20_000)
 CONTEXT, VOCABULARY = 32_768, 50_000
 
 
-def texts(size: int, alphabet: bytes) -> dict[str, bytes]:
-    """Texts of several kinds, of `size` bytes each; the random ones of bytes of the alphabet."""
+def texts(size: int) -> dict[str, bytes]:
+    """Texts of several kinds, of `size` bytes each. SmolLM2's vocabulary cannot write some of the
+    random bytes, so its side of that text ends early (tests/exact/test_canonical_cost.py has one
+    that can)."""
     draw = random.Random(0)
     prose = (ROOT / "data/prose/heldout.txt").read_bytes()
     return {
         "english": (prose * (size // len(prose) + 1))[:size],
         "dna": bytes(draw.choices(b"ACGT", k=size)),
         "zeros": bytes(size),
-        "random bytes": bytes(draw.choices(alphabet, k=size)),
+        "random bytes": draw.randbytes(size),
         "one identifier": "".join(draw.choices("abcdefgh_XYZ019", k=size)).encode(),
     }
 
@@ -87,11 +89,10 @@ def tokenizer_cost() -> dict[str, dict]:
         return inner(*given)
 
     found: dict[str, dict] = {}
-    alphabet = bytes(b for b in range(256) if bytes([b]) in tables.vocab_bytes)
-    for kind in texts(1, alphabet):
+    for kind in texts(1):
         found[kind] = {}
         for size in SIZES:
-            data = texts(size, alphabet)[kind]
+            data = texts(size)[kind]
             walk(encoder, trie, data[:2000])
             micro = seconds(lambda d=data: walk(encoder, trie, d)) / size * 1e6
             PrefixTrie.narrow, steps = counted, 0  # type: ignore[method-assign]
