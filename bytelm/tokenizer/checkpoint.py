@@ -7,12 +7,11 @@ gives.
 
 import io
 import time
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from bytelm.damage import reason
 from bytelm.errors import CheckpointError
 from bytelm.files import write_bytes
 
@@ -59,9 +58,10 @@ class Checkpoints:
                 return _checked(stored["merges"]), str(stored["corpus_sha256"])
         except FileNotFoundError:
             raise CheckpointError(f"{self.path} does not exist: nothing to resume") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # a damaged zip file makes its readers raise many types
             raise CheckpointError(
-                f"{self.path} cannot be read: {error}. Remove it, and train again from the start"
+                f"{self.path} cannot be read: {reason(error)}. Remove it, and train again from the "
+                "start"
             ) from error
 
     def remove(self) -> None:
