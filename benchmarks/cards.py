@@ -25,12 +25,22 @@ from bytelm.training.metrics import read_metrics
 ROOT = Path(__file__).parents[1]
 
 
+def what_is_trained(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide what a run arrives at, apart from its seed and rounding: not how its
+    machine multiplies, how many threads it has, or how often it looks and saves."""
+    settings = recipe.model_dump(exclude={"name", "seed", "evaluate", "log"})
+    for name in ("dtype", "compile", "threads", "device", "clock", "max_minutes"):
+        del settings["train"][name]
+    for name in ("checkpoint_every", "keep_last", "timeout_minutes", "distributed"):
+        del settings["train"][name]
+    return settings
+
+
 def read_run(path: Path, recipe: Recipe) -> dict[str, float]:
     """Seed, held-out bits per byte (overlapping windows), bytes seen and minutes of one run."""
     run = Run(path)
     own = run.recipe()
-    kept = {"name": recipe.name, "seed": recipe.seed}
-    if own.model_copy(update=kept) != recipe:
+    if what_is_trained(own) != what_is_trained(recipe):
         raise SystemExit(f"{path} was not trained with the recipe {recipe.name} as it stands")
     result = json.loads(run.evaluation.read_text())
     if result.get("sampled_from") is not None:

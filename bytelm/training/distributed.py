@@ -6,6 +6,7 @@ the number of targets over all ranks, so gradients are summed, not averaged: DDP
 division by the number of ranks is undone in the loss.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -109,6 +110,9 @@ def joined_ranks(*, device: str = "auto", timeout_minutes: float = 5.0) -> Itera
     try:
         yield Ranks(chosen, rank=dist.get_rank(), world=world)
     finally:
+        # a data-parallel wrapper that outlives its group ends the group's threads while it holds
+        # the interpreter's lock, which they may be waiting for
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -366,7 +366,8 @@ class Trainer:
         self.ranks.wait()
 
     def close(self) -> None:
-        """Let go of files, trackers and the terminal."""
+        """Let go of files, trackers, the terminal and what stands between the ranks' models."""
+        self.wrapped = self.model
         self.profile.close()
         self.trackers.close()
         self.display.close()
