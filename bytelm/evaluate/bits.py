@@ -13,12 +13,13 @@ code length of the one token string its tokenizer writes, per byte, and is repor
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from bytelm.data.grouping import in_groups
 from bytelm.errors import DataError
 
 # documents are scored in groups of about this many bytes: bounds memory, changes no figure
@@ -85,7 +86,7 @@ def evaluate_bits(lm: Scores, documents: Iterable[bytes]) -> BitsPerByte:
     (6, 2, True)
     """
     nats, end_nats, size, count, seconds = [], [], 0, 0, 0.0
-    for group in _groups(documents):
+    for group in in_groups(documents, least=_GROUP_BYTES):
         began = time.perf_counter()
         for document, scores in zip(group, lm.score_batch_with_end(group), strict=True):
             total, end = float(scores[:-1].sum()), float(scores[-1])
@@ -111,15 +112,3 @@ def evaluate_bits(lm: Scores, documents: Iterable[bytes]) -> BitsPerByte:
         window=lm.window,
         stride=lm.stride,
     )
-
-
-def _groups(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
-    group, size = [], 0
-    for document in documents:
-        group.append(document)
-        size += len(document)
-        if size >= _GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group

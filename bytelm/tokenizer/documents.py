@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from bytelm.data.grouping import in_groups
 from bytelm.data.sources import Notes, Reading, open_source
 
 _GROUP = 1 << 20  # bytes of documents that go to a thread together
@@ -39,13 +40,4 @@ def least_bytes(paths: Paths, *, reading: Reading | None = None) -> int:
 
 def grouped(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Documents in groups of about `_GROUP` bytes, which are taken one at a time."""
-    group: list[bytes] = []
-    size = 0
-    for data in documents:
-        group.append(data)
-        size += len(data)
-        if size >= _GROUP:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+    return in_groups(documents, least=_GROUP)
