@@ -190,6 +190,8 @@ ELSEWHERE = {
     "bytelm.nn.fused._ROWS": "tests/nn/test_fused.py (threads)",
     "bytelm.lm.decoding._PAYS": "tests/lm/test_decoding.py (what auto chooses)",
     "bytelm.lm.decoding._ONE_THREAD": "tests/lm/test_decoding.py (what auto chooses)",
+    "bytelm.nn.words._QUOTED_LETTER": "tests/nn/test_words.py (the regular expression)",
+    "bytelm.nn.words._STATES": "tests/nn/test_words.py (the regular expression)",
     "bytelm.nn.cache._SEALED": "tests/arch/test_stepper_contract.py (states taken on the way)",
     "bytelm.exact.deferred.LOOKBACK": "tests/exact/test_deferred.py",
     "bytelm.exact.reactivation._FALLBACK_BEAM": "tests/exact/test_impossible.py",

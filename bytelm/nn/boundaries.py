@@ -1,107 +1,26 @@
-"""Boundary rules: at which positions of a sequence a chunk starts.
+"""The boundary rules: learned, fixed, space-like bytes, words, given from outside.
 
-A rule is an object with one definition for two uses. Given a stretch of positions and the small
-state left by those before, it says where chunks start and returns the state after the stretch. The
-parallel forward pass is one stretch from the empty state; decoding is one position at a time; a
-prefill is anything between. So a rule cannot cut differently in decoding than in training.
-
-What a reader may question: the first position of every document starts a chunk under every rule
-(the code that reads chunks relies on it), and `LearnedRule` is the router itself, because that is
-where the released H-Nets keep its weights. A new rule is one class here and its name in `RULES`.
+What a rule is stands in `boundary_rule.py`. What a reader may question: `LearnedRule` is the router
+itself, because that is where the released H-Nets keep its weights. A new rule is one class and its
+name in `RULES`.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytelm.errors import BytelmError
+from bytelm.nn.boundary_rule import BoundaryRule, Cuts, NoState, RuleOptions, Stretch
 from bytelm.nn.segments import last_valid
 from bytelm.nn.state import State
+from bytelm.nn.words import WordsRule
 from bytelm.vocab import BYTES
 
-RuleName = Literal["learned", "fixed", "space", "given"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuleOptions:
-    """What rules are made of; each takes only what it needs.
-
-    dim     width D of the positions (learned)
-    stride  positions per chunk (fixed)
-    after   byte values after which a chunk starts where none are given from outside (given)
-    """
-
-    dim: int
-    stride: int = 0
-    after: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stretch:
-    """Consecutive positions of B rows, as a rule sees them.
-
-    x           (B, L, D)  encoder outputs
-    positions   (L,) or (B, L)  index of each position in its own document
-    counts      (B,) positions of each row that are real, at least 1; None = all L
-    ids         (B, L)  the symbols themselves; None where the positions are chunks
-    boundaries  (B, L) bool, chunk starts given from outside; or None
-    """
-
-    x: Tensor
-    positions: Tensor
-    counts: Tensor | None = None
-    ids: Tensor | None = None
-    boundaries: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Cuts:
-    """starts (B, L) bool, false in padding; p (B, L) probabilities of a start (1 at the first
-    position of a document) if they are learned, else None."""
-
-    starts: Tensor
-    p: Tensor | None = None
-
-
-class BoundaryRule(nn.Module, ABC):
-    """Where chunks start. Immutable but for the weights of a learned one."""
-
-    reads_bytes: ClassVar[bool] = False  # so it exists only where positions are bytes
-
-    def __init__(self, options: RuleOptions):
-        super().__init__()
-        self.options = options
-
-    def cut(self, stretch: Stretch, state: State) -> tuple[Cuts, State]:
-        """Chunk starts in the stretch that follows `state`, and the state after it."""
-        found, after = self.decide(stretch, state)
-        first = stretch.positions == 0
-        p = found.p
-        if p is not None:
-            p = torch.where(first, torch.ones_like(p), p)
-        starts = (found.starts | first).expand(stretch.x.shape[:2])
-        if stretch.counts is not None:
-            offset = torch.arange(starts.shape[1], device=starts.device)
-            starts = starts & (offset < stretch.counts[:, None])
-        return Cuts(starts, p), after
-
-    @abstractmethod
-    def init_state(self, batch_size: int, like: Tensor) -> State:
-        """The state before the first position, on the device of `like`; floating-point parts have
-        its dtype."""
-
-    @abstractmethod
-    def decide(self, stretch: Stretch, state: Any) -> tuple[Cuts, State]:
-        """`cut` before first positions are forced and padding is left out; starts may be (L,)."""
-
-
-@dataclass(frozen=True)
-class NoState(State):
-    """The state of a rule that looks at nothing but the positions."""
+RuleName = Literal["learned", "fixed", "space", "words", "given"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +87,9 @@ class FixedRule(BoundaryRule):
         return NoState()
 
     def decide(self, stretch: Stretch, state: NoState) -> tuple[Cuts, NoState]:
-        return Cuts((stretch.positions - 1) % self.options.stride == 0), state
+        stride = self.options.stride
+        ends = stretch.positions % stride == 0
+        return Cuts((stretch.positions - 1) % stride == 0, ends=ends), state
 
 
 class PreviousIdRule(BoundaryRule):
@@ -222,6 +143,7 @@ RULES: dict[RuleName, type[BoundaryRule]] = {
     "learned": LearnedRule,
     "fixed": FixedRule,
     "space": SpaceRule,
+    "words": WordsRule,
     "given": GivenRule,
 }
 

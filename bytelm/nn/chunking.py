@@ -35,6 +35,10 @@ class ChunkPlan:
     slots         the number of chunk slots C is rounded up to a multiple of it (at most L). Rounded
                   shapes keep kernels, and with them the last bits of every result, the same when a
                   later byte adds a chunk; decoding needs none of that and uses 1
+    ends          (B, L) bool: the chunk is known to end with this byte (`Cuts.ends`), so that what
+                  pools it can be read from here on, not only from the next byte on; None = never
+    lengths       (B,) valid positions per row; None = all, so that padding would be pooled into the
+                  last chunk, which is read if its end is known
 
     >>> plan = ChunkPlan(torch.tensor([[True, False, True, False]]), delay=1)
     >>> plan.feeds.tolist(), plan.reads.tolist()
@@ -45,6 +49,8 @@ class ChunkPlan:
     delay: int = 0
     document_ids: Tensor | None = None
     slots: int = 1
+    ends: Tensor | None = None
+    lengths: Tensor | None = None
 
     @cached_property
     def chunks_so_far(self) -> Tensor:
@@ -64,11 +70,29 @@ class ChunkPlan:
         """(B, L) index of the newest chunk whose output each byte may read; -1 = none yet."""
         if self.delay == 0:
             return self.feeds
-        reads = (self.feeds - self.delay).clamp(min=-1)
+        reads = self.feeds - self.delay
+        if self.ends is not None:
+            reads = reads + self.ends
+        reads = reads.clamp(min=-1)
         if self.document_ids is None or self.width == 0:
             return reads
         inside = self.select(self.document_ids).gather(1, reads.clamp(min=0))
         return torch.where(inside == self.document_ids, reads, -1)
+
+    @cached_property
+    def readers(self) -> "ChunkPlan":
+        """The plan whose chunks are the bytes that read the same chunk, in the same document: what
+        a local decoder works on that begins anew with every chunk it gets to read."""
+        changes = torch.ones_like(self.starts)
+        changes[:, 1:] = self.reads[:, 1:] != self.reads[:, :-1]
+        if self.document_ids is not None:
+            changes[:, 1:] |= self.document_ids[:, 1:] != self.document_ids[:, :-1]
+        if self.lengths is not None:
+            index = torch.arange(changes.shape[1], device=changes.device)
+            changes &= index < self.lengths[:, None]
+        return ChunkPlan(
+            changes, document_ids=self.document_ids, slots=self.slots, lengths=self.lengths
+        )
 
     @cached_property
     def counts(self) -> Tensor:
@@ -92,21 +116,91 @@ class ChunkPlan:
         index[:, self.width] = 0
         return index[:, : self.width]
 
+    @cached_property
+    def sizes(self) -> Tensor:
+        """(B, C) valid bytes of each chunk; 0 in slots past a row's count."""
+        return self.sum(torch.ones_like(self.feeds)[..., None]).squeeze(-1)
+
+    @cached_property
+    def last(self) -> Tensor:
+        """(B, C) position of each chunk's last byte so far; slots past a row's count hold 0."""
+        return (self.first + self.sizes - 1).clamp(min=0)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """(B, L) index of each byte within its chunk; 0 before a row's first start."""
+        index = torch.arange(self.starts.shape[1], device=self.starts.device)
+        begun = torch.where(self.starts, index, 0).cummax(dim=1).values
+        return torch.where(self.feeds >= 0, index - begun, 0)
+
     def select(self, x: Tensor) -> Tensor:
         """(B, L, ...) -> (B, C, ...): the row of each chunk's first byte."""
         return _take(x, self.first)
 
     def sum(self, x_BLD: Tensor) -> Tensor:
-        """(B, L, D) -> (B, C, D): the sum over each chunk's bytes; 0 in slots past a count."""
+        """(B, L, D) -> (B, C, D): the sum over each chunk's bytes; 0 in slots past a count. Padding
+        counts to the last chunk unless `lengths` are given."""
         B, _, D = x_BLD.shape
         total = x_BLD.new_zeros(B, self.width + 1, D)  # slot 0 takes bytes before the first start
-        total.scatter_add_(1, repeat(self.chunks_so_far, "b l -> b l d", d=D), x_BLD)
+        total.scatter_add_(1, repeat(self._slots_of_valid, "b l -> b l d", d=D), x_BLD)
         return total[:, 1:]
+
+    def max(self, x_BLD: Tensor) -> Tensor:
+        """(B, L, D) -> (B, C, D): the largest of each channel over each chunk's bytes; 0 in slots
+        past a count. Where bytes are equally large, the gradient is divided between them."""
+        B, _, D = x_BLD.shape
+        empty = x_BLD.new_zeros(B, self.width + 1, D)  # slot 0 takes bytes before the first start
+        index = repeat(self._slots_of_valid, "b l -> b l d", d=D)
+        return empty.scatter_reduce(1, index, x_BLD, "amax", include_self=False)[:, 1:]
+
+    @cached_property
+    def _slots_of_valid(self) -> Tensor:
+        """(B, L) one more than `feeds`; padding, where it is known, goes to slot 0."""
+        if self.lengths is None:
+            return self.chunks_so_far
+        index = torch.arange(self.starts.shape[1], device=self.starts.device)
+        return torch.where(index < self.lengths[:, None], self.chunks_so_far, 0)
+
+    def members(self, width: int | None = None) -> "Members":
+        """The bytes of each chunk side by side, M = `width` places per chunk (None = as many as the
+        largest chunk has). Results are the same to the last bit only under the same width; a chunk
+        larger than it is an error of the caller, who knows the limit of the rule."""
+        if width is None:
+            width = max(1, int(self.sizes.max())) if self.sizes.numel() else 1
+        assert self.sizes.numel() == 0 or int(self.sizes.max()) <= width, "chunks are larger"
+        place = torch.arange(width, device=self.starts.device)
+        return Members(
+            index=(self.first[..., None] + place).clamp(max=self.starts.shape[1] - 1),
+            mask=place < self.sizes[..., None],
+            slot=self.feeds.clamp(min=0) * width + self.offsets.clamp(max=width - 1),
+        )
 
     def segments(self) -> Segments:
         """The chunks as rows of positions for the network that works on them."""
         documents = None if self.document_ids is None else self.select(self.document_ids)
         return Segments(self.width, self.counts, documents)
+
+
+@dataclass(frozen=True)
+class Members:
+    """The bytes of chunks side by side.
+
+    index  (B, C, M) position of the byte at each place of each chunk
+    mask   (B, C, M) bool: whether there is one
+    slot   (B, L) each byte's own place, counted over all chunks of its row
+    """
+
+    index: Tensor
+    mask: Tensor
+    slot: Tensor
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(B, L, ...) -> (B, C, M, ...); places without a byte hold those of other bytes."""
+        return _take(x, self.index.flatten(1)).unflatten(1, self.index.shape[1:])
+
+    def spread(self, y: Tensor) -> Tensor:
+        """(B, C, M, ...) -> (B, L, ...): what stands at each byte's own place."""
+        return _take(y.flatten(1, 2), self.slot)
 
 
 def _take(x: Tensor, index_BC: Tensor) -> Tensor:

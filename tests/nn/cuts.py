@@ -5,11 +5,12 @@ from dataclasses import replace
 import torch
 from hypothesis import strategies as st
 
-from bytelm.nn.boundaries import RULES, BoundaryRule, Cuts, RuleOptions, Stretch
+from bytelm.nn.boundaries import RULES
+from bytelm.nn.boundary_rule import BoundaryRule, Cuts, RuleOptions, Stretch
 from bytelm.nn.segments import Segments
 
 D = 6
-OPTIONS = RuleOptions(dim=D, stride=3, after=(10, 32))
+OPTIONS = RuleOptions(dim=D, stride=3, after=(10, 32), limit=7)
 NAMES = st.sampled_from(sorted(RULES))
 TEXTS = st.binary(min_size=1, max_size=40) | st.text(
     alphabet="ab \n1\u00e9\u4e2d", min_size=1, max_size=20

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytelm.errors import BytelmError
-from bytelm.nn.boundaries import RULES, LearnedRule, RuleName, RuleOptions, space_like
+from bytelm.nn.boundaries import RULES, LearnedRule, RuleName, space_like
+from bytelm.nn.boundary_rule import RuleOptions
 from bytelm.nn.segments import Segments
-from tests.nn.cuts import NAMES, TEXTS, cut_bytes, cut_whole, make_rule, stretch_of
+from bytelm.nn.stepping.boundaries import rule_steps
+from tests.nn.cuts import NAMES, TEXTS, cut_bytes, cut_whole, make_rule, stretch_of, vectors
 
 
 def test_every_rule_has_a_name_that_configs_accept():
@@ -23,7 +25,8 @@ def test_every_rule_has_a_name_that_configs_accept():
 def test_a_rule_cuts_in_pieces_as_it_cuts_at_once(name, text, data):
     rule, ids = make_rule(name), torch.tensor([list(text)])
     whole = cut_whole(rule, stretch_of(ids))
-    state, at, starts, p = rule.init_state(1, torch.zeros(1, dtype=torch.float64)), 0, [], []
+    state, at = rule.init_state(1, torch.zeros(1, dtype=torch.float64)), 0
+    starts, p, ends = [], [], []
     while at < len(text):
         size = data.draw(st.integers(1, len(text) - at))
         piece = replace(
@@ -33,10 +36,36 @@ def test_a_rule_cuts_in_pieces_as_it_cuts_at_once(name, text, data):
             cuts, state = rule.cut(piece, state)
         starts.append(cuts.starts)
         p += [] if cuts.p is None else [cuts.p]
+        ends += [] if cuts.ends is None else [cuts.ends]
         at += size
     assert torch.equal(torch.cat(starts, 1), whole.starts)
     if whole.p is not None:
         assert (torch.cat(p, 1) - whole.p).abs().max() < 1e-12
+    if whole.ends is not None:
+        assert torch.equal(torch.cat(ends, 1), whole.ends)
+
+
+@given(name=NAMES, texts=st.tuples(TEXTS, TEXTS), data=st.data())
+def test_in_place_a_rule_cuts_as_in_parallel_from_any_state(name, texts, data):
+    """Rows stand at different positions, and some leave out steps."""
+    rule = make_rule(name)
+    at = [data.draw(st.integers(0, len(text))) for text in texts]
+    states = [rule.init_state(1, torch.zeros(1).double()) for _ in texts]
+    whole = [cut_bytes(name, text).starts[0].tolist() for text in texts]
+    with torch.no_grad():
+        for b, text in enumerate(texts):
+            if at[b]:
+                stretch = stretch_of(torch.tensor([list(text[: at[b]])]))
+                states[b] = rule.cut(stretch, states[b])[1]
+        steps = rule_steps(rule, states[0].join(states[1:]))
+        while rows := [b for b in range(2) if at[b] < len(texts[b])]:
+            rows = data.draw(st.sampled_from([rows, rows[:1], rows[-1:]]))
+            ids, places = [texts[b][at[b]] for b in rows], [at[b] for b in rows]
+            x = vectors(torch.tensor([ids]))[0]
+            found, _ = steps.cut(x, rows, torch.tensor(rows), places, ids)
+            for b, start in zip(rows, found, strict=True):
+                assert at[b] == 0 or start == whole[b][at[b]]
+                at[b] += 1
 
 
 @given(name=NAMES, texts=st.tuples(TEXTS, TEXTS, TEXTS), following=TEXTS)

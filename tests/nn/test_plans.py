@@ -10,18 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytelm.nn.chunking import ChunkPlan, starts_on_bytes, upsample
-from bytelm.nn.pooling import FirstByte, Mean
+from bytelm.nn.pooling import FirstByte, Max, Mean
 from bytelm.nn.segments import Segments
-from tests.nn.cuts import NAMES, TEXTS, D, cut_bytes, vectors
+from tests.nn.cuts import (
+    NAMES,
+    TEXTS,
+    D,
+    cut_bytes,
+    cut_whole,
+    make_rule,
+    stretch_of,
+    vectors,
+)
 
-POOLERS = st.sampled_from([FirstByte(), Mean()])
+POOLERS = st.sampled_from([FirstByte(), Mean(), Max()])
 NOTHING = torch.full((1, D), -9.0, dtype=torch.float64)
 
 
 def plan_of(name, text, pooler, documents=None, **options):
     segments = Segments(len(text), None, documents)
-    starts = cut_bytes(name, text, segments).starts
-    return ChunkPlan(starts, delay=pooler.delay, document_ids=documents, **options)
+    cuts = cut_bytes(name, text, segments)
+    return ChunkPlan(
+        cuts.starts, delay=pooler.delay, document_ids=documents, ends=cuts.ends, **options
+    )
 
 
 def read_of(text, plan, pooler):
@@ -36,7 +47,9 @@ def test_bytes_feed_chunks_in_order_and_read_by_the_poolers_delay(name, text, po
     feeds = plan.feeds[0].tolist()
     assert feeds[0] == 0 and all(b - a in (0, 1) for a, b in zip(feeds, feeds[1:], strict=False))
     assert int(plan.counts[0]) == feeds[-1] + 1 <= plan.width <= len(text)
-    assert plan.reads[0].tolist() == [max(k - pooler.delay, -1) for k in feeds]
+    ends = [False] * len(text) if plan.ends is None else plan.ends[0].tolist()
+    lag = [max(0, pooler.delay - end) for end in ends]
+    assert plan.reads[0].tolist() == [max(k - j, -1) for k, j in zip(feeds, lag, strict=True)]
     ones = torch.ones(1, len(text), 1, dtype=torch.float64)
     lengths = plan.sum(ones)[0, : feeds[-1] + 1, 0].tolist()
     assert lengths == [feeds.count(k) for k in range(feeds[-1] + 1)]
@@ -87,8 +100,9 @@ def test_packed_documents_read_what_they_read_alone(name, texts, pooler):
 def test_padding_changes_nothing_that_valid_bytes_read(texts, name, pooler):
     text = max(texts, key=len)
     n = len(min(texts, key=len))
-    padded = cut_bytes(name, text, Segments(len(text), torch.tensor([n]))).starts
-    plan = ChunkPlan(padded, delay=pooler.delay)
+    lengths = torch.tensor([n])
+    padded = cut_bytes(name, text, Segments(len(text), lengths))
+    plan = ChunkPlan(padded.starts, delay=pooler.delay, ends=padded.ends, lengths=lengths)
     alone = read_of(text[:n], plan_of(name, text[:n], pooler), pooler)
     assert torch.equal(read_of(text, plan, pooler)[:n], alone)
 
@@ -101,6 +115,61 @@ def test_the_mean_of_a_chunk_is_that_of_its_bytes():
     for k, word in enumerate(words):
         expected = vectors(torch.tensor([list(word)]))[0].mean(0)
         assert (pooled[k] - expected).abs().max() < 1e-12
+
+
+@given(name=NAMES, texts=st.tuples(TEXTS, TEXTS))
+def test_the_members_of_chunks_are_their_bytes_and_find_back_to_them(name, texts):
+    L, counts = max(map(len, texts)), torch.tensor([len(text) for text in texts])
+    ids = torch.tensor([[*text, *bytes(L)][:L] for text in texts])
+    cuts = cut_whole(make_rule(name), stretch_of(ids, Segments(L, counts)))
+    plan = ChunkPlan(cuts.starts, lengths=counts, slots=4)
+    members = plan.members()
+    gathered = members.gather(ids)
+    for b, text in enumerate(texts):
+        places = zip(gathered[b], members.mask[b], strict=True)
+        chunks = [bytes(row[kept].tolist()) for row, kept in places]
+        n = int(plan.counts[b])
+        assert b"".join(chunks[:n]) == text and not any(chunks[n:])
+        assert [len(chunk) for chunk in chunks] == plan.sizes[b].tolist()
+        assert [text[i] for i in plan.last[b, :n]] == [chunk[-1] for chunk in chunks[:n]]
+        assert plan.offsets[b, : len(text)].tolist() == [
+            i for chunk in chunks[:n] for i in range(len(chunk))
+        ]
+        assert bytes(members.spread(gathered)[b, : len(text)].tolist()) == text
+
+
+@given(name=NAMES, text=TEXTS)
+def test_a_known_end_is_followed_by_a_start(name, text):
+    cuts = cut_bytes(name, text)
+    if cuts.ends is not None:
+        assert torch.equal(cuts.ends[:, :-1], cuts.starts[:, 1:])
+
+
+@given(name=NAMES, texts=st.lists(TEXTS, min_size=1, max_size=3), pooler=POOLERS)
+def test_readers_are_the_bytes_that_read_one_chunk_of_their_document(name, texts, pooler):
+    documents = torch.tensor([[k for k, text in enumerate(texts) for _ in text]])
+    plan = plan_of(name, b"".join(texts), pooler, documents)
+    pairs = list(zip(plan.reads[0].tolist(), documents[0].tolist(), strict=True))
+    expected = [i == 0 or pair != pairs[i - 1] for i, pair in enumerate(pairs)]
+    assert plan.readers.starts[0].tolist() == expected
+
+
+def test_a_chunk_whose_end_is_known_is_read_from_that_byte_on():
+    starts = torch.tensor([[True, True, False, True, False]])
+    ends = torch.tensor([[True, False, True, False, True]])
+    plan = ChunkPlan(starts, delay=1, ends=ends)
+    assert plan.reads.tolist() == [[0, 0, 1, 1, 2]]
+    assert plan.readers.starts.tolist() == [[True, False, True, False, True]]
+
+
+def test_the_maximum_of_a_chunk_is_that_of_its_bytes():
+    x = torch.tensor([[[-3.0], [-1], [-2], [5], [4], [9]]], requires_grad=True)
+    starts = torch.tensor([[True, False, False, True, False, False]])
+    plan = ChunkPlan(starts, lengths=torch.tensor([5]), slots=4)
+    pooled = Max().pool(x, plan)
+    assert pooled[0, :, 0].tolist() == [-1, 5, 0, 0]
+    pooled.sum().backward()
+    assert x.grad[0, :, 0].tolist() == [0, 1, 0, 1, 0, 0]
 
 
 def test_rows_without_a_start_read_nothing():

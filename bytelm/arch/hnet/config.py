@@ -53,7 +53,8 @@ class HNetConfig(ArchConfig):
     boundaries: tuple[RuleName, ...] = Field(
         (),
         description="one per chunking stage: learned (router), fixed (every `target` positions), "
-        "space (SpaceByte's rule), given (by the batch, or after given_after); default learned",
+        "space (SpaceByte's rule), words (with the blank in front), given (by the batch, or after "
+        "given_after); default learned",
     )
     given_after: tuple[Byte, ...] = Field(
         (),

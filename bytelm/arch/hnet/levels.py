@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from bytelm.arch.hnet.config import HNetConfig, unnest
 from bytelm.data.batch import Batch
-from bytelm.nn.boundaries import RULES, BoundaryRule, Cuts, RuleOptions, Stretch
+from bytelm.nn.boundaries import RULES
+from bytelm.nn.boundary_rule import BoundaryRule, Cuts, RuleOptions, Stretch
 from bytelm.nn.chunking import ChunkPlan, confidence_ste, smooth, upsample
 from bytelm.nn.linear import Linear
 from bytelm.nn.pooling import FirstByte

@@ -38,12 +38,11 @@ class HNet(BackboneModel[State]):
     backbone: Level
 
     def __init__(self, config: HNetConfig, vocab: Vocab):
-        if not isinstance(vocab, ByteVocab) and (
-            "space" in config.boundaries or config.given_after
-        ):
+        reads_bytes = {"space", "words"} & set(config.boundaries)
+        if not isinstance(vocab, ByteVocab) and (reads_bytes or config.given_after):
             raise BytelmError(
-                "the boundaries 'space' and given_after read bytes: they cannot be used with "
-                "data.tokenizer"
+                "the boundaries 'space' and 'words' and given_after read bytes: they cannot be "
+                "used with data.tokenizer"
             )
         super().__init__(
             config,

@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bytelm.nn.boundaries import (
-    BoundaryRule,
     FixedRule,
     LearnedRule,
-    NoState,
     PreviousId,
     PreviousIdRule,
     PreviousVector,
 )
+from bytelm.nn.boundary_rule import BoundaryRule, NoState
 from bytelm.nn.state import State
+from bytelm.nn.words import WordsRule, WordState
+from bytelm.vocab import BYTES
 
 
 class RuleSteps(Protocol):
@@ -140,6 +141,38 @@ class PairSteps:
         return PreviousId(torch.tensor(self._before, device=self._device))
 
 
+class WordSteps:
+    """The automaton of words, one state per row."""
+
+    def __init__(self, rule: WordsRule, state: WordState):
+        self._rule, self._device = rule, state.size.device
+        self._before: list[int] = state.before.tolist()
+        self._size: list[int] = state.size.tolist()
+
+    def cut(
+        self,
+        x_nD: Tensor,
+        rows: Sequence[int],
+        index: Tensor | None,
+        positions: Sequence[int],
+        ids: Sequence[int] | None,
+    ) -> tuple[list[bool], Tensor | None]:
+        assert ids is not None, "words exist at the outermost level only"
+        rule, limit, found = self._rule, self._rule.options.limit, []
+        for b, position, now in zip(rows, positions, ids, strict=True):
+            kind = rule.classes[min(now, BYTES)]
+            before = self._before[b] if position else 0
+            start = position == 0 or rule.starts[before][kind]
+            self._size[b] = 1 if start else self._size[b] + 1
+            self._before[b] = rule.following[before][kind]
+            found.append(start or bool(limit) and (self._size[b] - 1) % limit == 0)
+        return found, None
+
+    def state(self) -> WordState:
+        before = torch.tensor(self._before, device=self._device)
+        return WordState(before, torch.tensor(self._size, device=self._device))
+
+
 def rule_steps(rule: BoundaryRule, state: Any) -> RuleSteps:
     """The rule in place."""
     if isinstance(rule, LearnedRule):
@@ -148,4 +181,6 @@ def rule_steps(rule: BoundaryRule, state: Any) -> RuleSteps:
         return FixedSteps(rule, state)
     if isinstance(rule, PreviousIdRule):
         return PairSteps(rule, state)
+    if isinstance(rule, WordsRule):
+        return WordSteps(rule, state)
     raise TypeError(f"there are no steps for {type(rule).__name__}: add them here")
