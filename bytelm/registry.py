@@ -82,6 +82,7 @@ ARCHITECTURES = Registry(
     {
         "transformer": "bytelm.arch.transformer:Transformer",
         "hnet": "bytelm.arch.hnet:HNet",
+        "spacebyte": "bytelm.arch.spacebyte:SpaceByte",
         "encdec": "bytelm.arch.encdec:EncDec",
         "encoder": "bytelm.arch.encoder:Encoder",
     },

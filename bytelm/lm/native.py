@@ -50,7 +50,7 @@ class NativeLM(DecoderLM[CausalModel[Any]]):
         """
         if not isinstance(self.model, Hierarchical):
             raise BytelmError(
-                f"{type(self.model).__name__} has no chunks: only hierarchical models (hnet) cut"
+                f"{type(self.model).__name__} has no chunks: only hierarchical models cut"
             )
         row = replace(self._open(), text=data)
         pieces: list[list[Tensor]] = []

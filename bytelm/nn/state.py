@@ -7,7 +7,7 @@ back) and `join` (the rows of several states, for rows that enter a running batc
 inner network works on a `view` of the rows that start a chunk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -52,6 +52,26 @@ class State:
             return on_tensor(value)
 
         return type(self)(**{f.name: apply(getattr(self, f.name)) for f in fields(self)})
+
+
+def extend_rows(
+    extend: Callable[[Tensor, Tensor | None, Any], tuple[Tensor, Any]],
+    x_BCD: Tensor,
+    counts: Tensor,
+    state: State,
+) -> tuple[Tensor, Any]:
+    """Feed counts[b] >= 0 of the positions x (B, C, D) to the rows that have any, at least one; ->
+    (outputs (B, C, D), those of other rows 0; the new state). `extend` takes rows with at least one
+    position each, as the `extend` of stacks does; its outputs may have another width."""
+    rows = counts.nonzero().squeeze(1)
+    assert len(rows), "no row has a position"
+    some = counts[rows]
+    given = None if x_BCD.shape[1] == 1 else some
+    if len(rows) == len(x_BCD):
+        return extend(x_BCD, given, state)
+    out, part = extend(x_BCD[rows], given, state.view(rows))
+    z = out.new_zeros(len(x_BCD), *out.shape[1:]).index_copy(0, rows, out)
+    return z, state.scatter(rows, part)
 
 
 def _scatter(old: Any, rows: Tensor, new: Any) -> Any:

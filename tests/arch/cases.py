@@ -12,6 +12,16 @@ from bytelm.vocab import ByteVocab
 
 _SSM = {"head_dim": 16, "d_state": 8, "chunk": 16}
 
+_PATCHES = {
+    "layers": 2,
+    "d_model": 48,
+    "heads": 2,
+    "d_local": 32,
+    "local_layers": 2,
+    "local_heads": 2,
+    "window": 3,
+}
+
 CASES: dict[str, tuple[str, dict]] = {
     "transformer": ("transformer", {"layers": 2, "d_model": 32, "heads": 2}),
     "transformer-window": ("transformer", {"layers": 2, "d_model": 32, "heads": 2, "window": 3}),
@@ -126,6 +136,9 @@ CASES: dict[str, tuple[str, dict]] = {
             **_SSM,
         },
     ),
+    "spacebyte": ("spacebyte", {**_PATCHES, "local_layers": 3}),
+    "spacebyte-words": ("spacebyte", {**_PATCHES, "boundaries": "words", "d_model": 32}),
+    "spacebyte-fixed": ("spacebyte", {**_PATCHES, "boundaries": "fixed", "stride": 3}),
     "encdec": ("encdec", {"d_model": 32, "heads": 2, "hidden": 48}),
     "encdec-qk-norm": (
         "encdec",

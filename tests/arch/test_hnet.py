@@ -230,7 +230,7 @@ def test_learning_rate_multipliers_follow_the_published_table():
         ({"target": []}, "target has 0 entries"),
         ({"target": [1.0]}, "greater than 1"),
         ({"boundaries": ["fixed"], "target": [2.5]}, "whole number"),
-        ({"boundaries": ["spaces"]}, "'learned', 'fixed', 'space' or 'given'"),
+        ({"boundaries": ["spaces"]}, "'learned', 'fixed', 'space', 'words' or 'given'"),
         ({"head_dim": 24}, "multiple of head_dim"),
         ({"anneal_from": [2.0]}, "go together"),
         ({"given_after": [10]}, "given_after = .* has no effect: no boundaries are .given."),

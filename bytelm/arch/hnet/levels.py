@@ -28,7 +28,7 @@ from bytelm.nn.linear import Linear
 from bytelm.nn.pooling import FirstByte
 from bytelm.nn.segments import Segments, last_valid
 from bytelm.nn.stack import Stack, StackState
-from bytelm.nn.state import State
+from bytelm.nn.state import State, extend_rows
 
 _SLOTS = 32  # chunk slots are rounded up to it in the parallel form: see `ChunkPlan`
 
@@ -234,13 +234,8 @@ class ChunkLevel(Level):
         if plan.width == 0:
             return encoded_BLD.new_zeros(len(encoded_BLD), 0, self.dim), state
         chunks = self.pooler.pool(encoded_BLD, plan)
-        rows = plan.counts.nonzero().squeeze(1)
-        counts = None if plan.width == 1 else plan.counts[rows]
-        if len(rows) == len(chunks):
-            return self.main_network.extend(chunks, counts, state, None)
-        out, part = self.main_network.extend(chunks[rows], counts, state.view(rows), None)
-        z = out.new_zeros(len(chunks), plan.width, self.dim).index_copy(0, rows, out)
-        return z, state.scatter(rows, part)
+        inner = self.main_network
+        return extend_rows(lambda x, n, s: inner.extend(x, n, s, None), chunks, plan.counts, state)
 
 
 def _stretch(

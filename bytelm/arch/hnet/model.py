@@ -15,10 +15,11 @@ from torch import Tensor
 
 from bytelm.arch.backbone import BackboneModel, BodyOutput, BodySteps
 from bytelm.arch.base import ParameterRole, Symptom
+from bytelm.arch.chunk_stats import stage_stats
 from bytelm.arch.hnet.config import USUAL_CHUNK, HNetConfig, unnest
 from bytelm.arch.hnet.levels import ChunkLevel, Level, make_level
 from bytelm.arch.hnet.steps import NGramSteps, level_steps
-from bytelm.arch.hnet.telemetry import stage_stats, stage_symptoms
+from bytelm.arch.hnet.telemetry import stage_symptoms
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.nn.chunking import imitation_loss, ratio_loss, starts_on_bytes
@@ -62,7 +63,7 @@ class HNet(BackboneModel[State]):
         aux: dict[str, Tensor] = {}
         stats: dict[str, Tensor | float] = {}
         for s, trace in enumerate(traces):
-            stats |= stage_stats(s, trace)
+            stats |= stage_stats(s, trace.plan, trace.valid, p=trace.p)
             if trace.p is None:
                 continue
             if trace.taught:

@@ -1,34 +1,8 @@
-"""What an H-Net reports about its chunking stages, and what in it is a sign of trouble."""
+"""What in the statistics of an H-Net's chunking stages is a sign of trouble."""
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 from bytelm.arch.base import Symptom
-from bytelm.arch.hnet.levels import StageTrace
-from bytelm.device import has_float64
-from bytelm.nn.ranks import sum_over_ranks
-
-
-def stage_stats(s: int, trace: StageTrace) -> dict[str, Tensor | float]:
-    """Telemetry of one stage over all ranks: F, mean chunk length, and the share of undecided
-    probabilities."""
-    starts, valid = trace.plan.starts, trace.valid
-    positions = torch.tensor(starts.numel()) if valid is None else valid.sum()
-    counts = [starts.sum(), positions.to(starts.device)]
-    if trace.p is not None:
-        undecided = (trace.p.detach() - 0.5).abs() < 0.05
-        counts.append((undecided if valid is None else undecided & valid).sum())
-    exact = torch.float64 if has_float64(starts.device) else torch.float32
-    found, total, *undecided_total = sum_over_ranks(torch.stack(counts).to(exact))
-    stats: dict[str, Tensor | float] = {
-        f"stage{s}/F": found / total,
-        f"stage{s}/chunk_bytes": total / found,
-    }
-    if undecided_total:
-        stats[f"stage{s}/near_half"] = undecided_total[0] / total
-    return stats
 
 
 def stage_symptoms(s: int, stats: Mapping[str, float]) -> list[Symptom]:
