@@ -83,6 +83,7 @@ ARCHITECTURES = Registry(
         "transformer": "bytelm.arch.transformer:Transformer",
         "hnet": "bytelm.arch.hnet:HNet",
         "spacebyte": "bytelm.arch.spacebyte:SpaceByte",
+        "wordpool": "bytelm.arch.wordpool:WordPool",
         "encdec": "bytelm.arch.encdec:EncDec",
         "encoder": "bytelm.arch.encoder:Encoder",
     },

@@ -50,8 +50,9 @@ class SelfAttention(nn.Module):
         positions = segments.positions(x_BLD.device)
         q, k, v = self._project(x_BLD, positions)
         window, causal = self.options.window, self.options.causal
-        if causal and segments.document_ids is None and 0 < 2 * window < segments.length:
-            out = _blockwise(q, k, v, window)
+        documents = segments.document_ids
+        if 0 < 2 * window < segments.length and (causal or documents is not None):
+            out = _blockwise(q, k, v, segments, window, causal=causal)
         else:
             mask = segments.attention_mask(window, x_BLD.device, causal=causal)
             out = F.scaled_dot_product_attention(
@@ -119,25 +120,32 @@ class CrossAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
-def _blockwise(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """Sliding-window attention in blocks of `window`: each block sees itself and the one before.
+def _blockwise(
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int, *, causal: bool
+) -> Tensor:
+    """Sliding-window attention in blocks of `window`: each block sees itself, the one before and,
+    if not causal, the one behind.
 
     q, k, v (B, H, L, K). Equals full attention under the window mask.
     """
     B, H, L, K = q.shape
     blocks = -(-L // window)
-    pad = blocks * window - L
-    q, k, v = (F.pad(t, (0, 0, 0, pad)).unflatten(2, (blocks, window)) for t in (q, k, v))
-    k2, v2 = (torch.cat((F.pad(t, (0, 0, 0, 0, 1, 0))[:, :, :-1], t), dim=3) for t in (k, v))
-    row = torch.arange(window, device=q.device)[:, None]
-    column = torch.arange(2 * window, device=q.device) - window
-    mask = ((row - column >= 0) & (row - column <= window)).expand(blocks, -1, -1).clone()
-    mask[0, :, :window] = False
+    pad, sides = blocks * window - L, 2 if causal else 3
+    q = F.pad(q, (0, 0, 0, pad)).unflatten(2, (blocks, window))
+    k, v = (_neighbours(F.pad(t, (0, 0, 0, pad)), blocks, sides) for t in (k, v))
+    mask = segments.block_mask(window, q.device, causal=causal)
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2).reshape(B * blocks, H, window, K),
-        k2.transpose(1, 2).reshape(B * blocks, H, 2 * window, K),
-        v2.transpose(1, 2).reshape(B * blocks, H, 2 * window, K),
-        attn_mask=mask.repeat(B, 1, 1)[:, None],
+        k.transpose(1, 2).reshape(B * blocks, H, sides * window, K),
+        v.transpose(1, 2).reshape(B * blocks, H, sides * window, K),
+        attn_mask=mask.expand(B, -1, -1, -1).flatten(0, 1)[:, None],
     )
     out = out.unflatten(0, (B, blocks)).transpose(1, 2)
     return out.reshape(B, H, blocks * window, K)[:, :, :L]
+
+
+def _neighbours(x: Tensor, blocks: int, sides: int) -> Tensor:
+    """(B, H, L, K) -> (B, H, blocks, sides * window, K): each block behind the one before it and,
+    of three sides, in front of the next one; zeros where there is none."""
+    parts = F.pad(x.unflatten(2, (blocks, -1)), (0, 0, 0, 0, 1, sides - 2))
+    return torch.cat([parts[:, :, i : i + blocks] for i in range(sides)], dim=3)

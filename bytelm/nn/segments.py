@@ -62,12 +62,38 @@ class Segments:
         narrow = 0 <= window < self.length - 1
         if self.document_ids is None and not narrow and (causal or self.lengths is None):
             return None
-        if (window, causal) not in self._masks:
-            self._masks[window, causal] = self._make_mask(window, device, causal)
-        return self._masks[window, causal]
+        if ("whole", window, causal) not in self._masks:
+            self._masks["whole", window, causal] = self._make_mask(window, device, causal)
+        return self._masks["whole", window, causal]
+
+    def block_mask(self, window: int, device: torch.device, *, causal: bool) -> Tensor:
+        """Bool mask (1 or B, blocks, window, keys) of the same attention in blocks of `window`
+        positions, the last of them filled up: each block sees the one before it, itself and, if not
+        causal, the one behind, so keys = 2 or 3 windows. Made once per window.
+        """
+        if ("blocks", window, causal) not in self._masks:
+            self._masks["blocks", window, causal] = self._make_block_mask(window, device, causal)
+        return self._masks["blocks", window, causal]
+
+    def _make_block_mask(self, window: int, device: torch.device, causal: bool) -> Tensor:
+        blocks = -(-self.length // window)
+        row = torch.arange(window, device=device)[:, None]
+        column = torch.arange((2 if causal else 3) * window, device=device) - window
+        distance = row - column
+        near = (distance >= 0 if causal else distance >= -window) & (distance <= window)
+        begins = window * torch.arange(blocks, device=device)[:, None, None]
+        key = begins + column  # (blocks, 1, keys)
+        mask = (near & (key >= 0) & (key < self.length))[None]
+        if self.document_ids is not None:
+            ids = self.document_ids[:, key.clamp(0, self.length - 1)]
+            own = self.document_ids[:, (begins + row).clamp(max=self.length - 1)]
+            mask = mask & (own == ids)
+        if not causal and self.valid is not None:
+            mask = mask & self.valid[:, key.clamp(0, self.length - 1)]
+        return mask | (distance == 0)  # a row of the mask without a key would be NaN
 
     @cached_property
-    def _masks(self) -> dict[tuple[int, bool], Tensor]:
+    def _masks(self) -> dict[tuple[str, int, bool], Tensor]:
         return {}
 
     def _make_mask(self, window: int, device: torch.device, causal: bool) -> Tensor:

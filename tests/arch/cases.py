@@ -11,6 +11,7 @@ from bytelm.registry import architecture
 from bytelm.vocab import ByteVocab
 
 _SSM = {"head_dim": 16, "d_state": 8, "chunk": 16}
+_WORDS = {"layers": 2, "d_model": 48, "heads": 2, "d_local": 32, "local_heads": 2}
 
 _PATCHES = {
     "layers": 2,
@@ -139,6 +140,9 @@ CASES: dict[str, tuple[str, dict]] = {
     "spacebyte": ("spacebyte", {**_PATCHES, "local_layers": 3}),
     "spacebyte-words": ("spacebyte", {**_PATCHES, "boundaries": "words", "d_model": 32}),
     "spacebyte-fixed": ("spacebyte", {**_PATCHES, "boundaries": "fixed", "stride": 3}),
+    "wordpool": ("wordpool", {**_WORDS, "prefixes": 1, "max_word": 5}),
+    "wordpool-2": ("wordpool", {**_WORDS, "prefixes": 2, "max_word": 9}),
+    "wordpool-4": ("wordpool", {**_WORDS, "prefixes": 4, "encoder_layers": 1}),
     "encdec": ("encdec", {"d_model": 32, "heads": 2, "hidden": 48}),
     "encdec-qk-norm": (
         "encdec",

@@ -134,3 +134,32 @@ def test_a_long_history_is_not_copied_at_every_step():
         storages.add(id(cache.storage))
     assert len(storages) <= 6
     assert contents(cache) == [[float(t) for t in range(500)]]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [1, 3, 8])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("lengths", [None, [29, 11]])
+def test_blocks_equal_the_dense_mask(causal, window, packed, lengths, monkeypatch):
+    torch.manual_seed(0)
+    options = AttentionOptions(heads=2, rotary_dim=4, window=window, causal=causal)
+    layer = SelfAttention(8, options).double()
+    x = torch.randn(2, 29, 8, dtype=torch.float64)
+    documents = torch.arange(29).expand(2, -1) // torch.tensor([[5], [30]]) if packed else None
+    valid = None if lengths is None else torch.tensor(lengths)
+
+    def outputs():
+        segments = Segments(29, valid, documents)
+        y = layer(x, segments)
+        return y if segments.valid is None else y[segments.valid]
+
+    blocks = outputs()
+    monkeypatch.setattr("bytelm.nn.attention._blockwise", dense)
+    assert (blocks - outputs()).abs().max() < 1e-12
+    (grad,) = torch.autograd.grad(blocks.sum(), layer.Wqkv.weight)
+    assert grad.isfinite().all()
+
+
+def dense(q, k, v, segments, window, *, causal):
+    mask = segments.attention_mask(window, q.device, causal=causal)
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -107,6 +107,13 @@ class StackSteps:
         lengths = torch.tensor(self._lengths, device=self._device)
         return StackState(tuple(mixer.state(lengths) for mixer in self._mixers))
 
+    def restart(self, rows: Sequence[int]) -> None:
+        """Let these rows begin from scratch; for stacks of attention only, whose buffers are
+        written over."""
+        assert len(self._attention) == len(self._mixers), "some layer has a state of its own"
+        for b in rows:
+            self._lengths[b] = 0
+
     def _grow(self, room: int) -> None:
         self._room = room
         with torch.inference_mode(False), torch.no_grad():
