@@ -135,7 +135,7 @@ class ChunkPlan:
 
     def select(self, x: Tensor) -> Tensor:
         """(B, L, ...) -> (B, C, ...): the row of each chunk's first byte."""
-        return _take(x, self.first)
+        return take(x, self.first)
 
     def sum(self, x_BLD: Tensor) -> Tensor:
         """(B, L, D) -> (B, C, D): the sum over each chunk's bytes; 0 in slots past a count. Padding
@@ -196,14 +196,14 @@ class Members:
 
     def gather(self, x: Tensor) -> Tensor:
         """(B, L, ...) -> (B, C, M, ...); places without a byte hold those of other bytes."""
-        return _take(x, self.index.flatten(1)).unflatten(1, self.index.shape[1:])
+        return take(x, self.index.flatten(1)).unflatten(1, self.index.shape[1:])
 
     def spread(self, y: Tensor) -> Tensor:
         """(B, C, M, ...) -> (B, L, ...): what stands at each byte's own place."""
-        return _take(y.flatten(1, 2), self.slot)
+        return take(y.flatten(1, 2), self.slot)
 
 
-def _take(x: Tensor, index_BC: Tensor) -> Tensor:
+def take(x: Tensor, index_BC: Tensor) -> Tensor:
     """x[b, index[b, c]]: (B, L, ...) -> (B, C, ...)."""
     B, L = x.shape[:2]
     flat = index_BC + L * torch.arange(B, device=x.device)[:, None]
@@ -212,7 +212,7 @@ def _take(x: Tensor, index_BC: Tensor) -> Tensor:
 
 def upsample(z_BCD: Tensor, reads_BL: Tensor, initial_BD: Tensor) -> Tensor:
     """The chunk vector that each byte reads, (B, L, D); `initial` where `reads` is -1."""
-    return _take(torch.cat((initial_BD[:, None], z_BCD), dim=1), reads_BL + 1)
+    return take(torch.cat((initial_BD[:, None], z_BCD), dim=1), reads_BL + 1)
 
 
 def starts_on_bytes(plans: Sequence[ChunkPlan]) -> list[Tensor]:
