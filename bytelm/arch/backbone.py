@@ -6,21 +6,34 @@ Written once here: the map from ids to table rows (`nn.tables`), initialisation 
 their optimizer roles, logits in float32 or better, the loss, and which position of a prefill is
 read.
 
+Any of them can have tables of n-grams (`nn.ngrams`) beside the byte table, whose vectors are added
+to what the body gets; a body never knows.
+
 The body is given as a function because it is made between table and head: in that order a seed
 draws the weights it always drew. Its parameters are named `backbone.*`, as in the released H-Nets.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bytelm.arch.base import ArchConfig, CausalModel, ModelOutput, ParameterRole, S, causal_loss
+from bytelm.arch.base import (
+    ArchConfig,
+    CausalModel,
+    Idle,
+    ModelOutput,
+    ParameterRole,
+    S,
+    causal_loss,
+)
 from bytelm.data.batch import Batch
 from bytelm.nn.linear import Linear
+from bytelm.nn.ngrams import NGramState, NGramTables
 from bytelm.nn.segments import Segments, last_valid
 from bytelm.nn.stack import Stack
 from bytelm.nn.state import State
@@ -29,6 +42,27 @@ from bytelm.nn.stepping.stack import compiles
 from bytelm.nn.stepping.stepper import Stepper
 from bytelm.nn.tables import NONE, IdMap, id_map
 from bytelm.vocab import Vocab
+
+
+class NGramConfig(ArchConfig):
+    """The settings of models that can have n-gram tables."""
+
+    ngrams: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (), description="sizes n of the n-grams whose hashed vectors are added to the byte table's"
+    )
+    ngram_rows: int = Field(8192, ge=1, description="rows of the table of each n-gram size")
+    ngram_lr: float = Field(4.0, gt=0, description="learning-rate factor of these tables")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "NGramConfig":
+        if list(self.ngrams) != sorted(set(self.ngrams)):
+            raise ValueError(f"ngrams {self.ngrams} must ascend")
+        return self
+
+    def idle(self) -> Iterator[Idle]:
+        if not self.ngrams:
+            for name in ("ngram_rows", "ngram_lr"):
+                yield Idle(setting=name, why="there are no ngrams")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +111,9 @@ class BackboneModel(CausalModel[S]):
         self.backbone = make_body()
         self.lm_head = Linear(dim, self.ids.rows, bias=False)
         self.reset_parameters()
+        self.ngrams: NGramTables | None = None
+        if isinstance(config, NGramConfig) and config.ngrams:
+            self.ngrams = NGramTables(config.ngrams, config.ngram_rows, dim)
 
     # -- what an architecture writes ---------------------------------------------------------------
 
@@ -91,6 +128,10 @@ class BackboneModel(CausalModel[S]):
         """Feed counts[b] >= 1 (None = L) more positions of each row to a state that is not written
         to; -> (outputs (B, L, D), new state). `batch` holds the same positions' ids, and their
         boundaries where the caller gives them."""
+
+    @abstractmethod
+    def init_body(self, batch_size: int) -> Any:
+        """The body's empty decode state for `batch_size` rows."""
 
     def body_steps(self, state: S, rows: int, *, compiled: bool) -> BodySteps | None:
         """The body in place, from a state of `rows` rows; None = only `extend_body` decodes.
@@ -109,7 +150,8 @@ class BackboneModel(CausalModel[S]):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Table N(0, 1), head N(0, 0.02), then the body; nothing on the meta device."""
+        """Table N(0, 1), head N(0, 0.02), then the body; nothing on the meta device. Tables of
+        n-grams start at 0."""
         if self.lm_head.weight.is_meta:
             return
         nn.init.normal_(self.embeddings.weight, std=1.0)
@@ -118,7 +160,8 @@ class BackboneModel(CausalModel[S]):
 
     def forward(self, batch: Batch) -> ModelOutput:
         segments = Segments(batch.ids.shape[1], batch.lengths, batch.document_ids)
-        out = self.forward_body(self._embed(batch.ids), segments, batch)
+        x = self._embed(batch.ids, document_ids=batch.document_ids)
+        out = self.forward_body(x, segments, batch)
         logits = self._head(out.x)
         loss = causal_loss(logits, batch.targets)
         return ModelOutput(logits=logits, loss=loss, aux=out.aux, stats=out.stats)
@@ -129,13 +172,12 @@ class BackboneModel(CausalModel[S]):
         """As `CausalModel.prefill`; boundaries (B, L) bool are the chunk starts of these positions
         for models whose boundaries are "given" (others do not look at them)."""
         counts = None if bool((lengths == ids.shape[1]).all()) else lengths
-        batch = Batch(ids=ids, boundaries=boundaries)
-        x, state = self.extend_body(self._embed(ids), counts, state, batch)
+        x, state = self._extend(Batch(ids=ids, boundaries=boundaries), counts, state)
         return self._head(last_valid(x, counts)), state
 
     def extend(self, ids: Tensor, lengths: Tensor, state: S) -> tuple[Tensor, S]:
         counts = None if bool((lengths == ids.shape[1]).all()) else lengths
-        x, state = self.extend_body(self._embed(ids), counts, state, Batch(ids=ids))
+        x, state = self._extend(Batch(ids=ids), counts, state)
         return self._head(x), state
 
     def step(self, ids: Tensor, state: S, *, boundaries: Tensor | None = None) -> tuple[Tensor, S]:
@@ -143,17 +185,35 @@ class BackboneModel(CausalModel[S]):
         batch = Batch(
             ids=ids[:, None], boundaries=None if boundaries is None else boundaries[:, None]
         )
-        x, state = self.extend_body(self._embed(batch.ids), None, state, batch)
+        x, state = self._extend(batch, None, state)
         return self._head(x[:, 0]), state
+
+    def init_state(self, batch_size: int) -> Any:
+        body = self.init_body(batch_size)
+        return body if self.ngrams is None else NGramState(self.ngrams.empty_tail(batch_size), body)
+
+    def _extend(self, batch: Batch, counts: Tensor | None, state: Any) -> tuple[Tensor, Any]:
+        """`extend_body` behind the tables."""
+        if self.ngrams is None:
+            return self.extend_body(self._embed(batch.ids), counts, state, batch)
+        x = self._embed(batch.ids, tail=state.tail)
+        tail = self.ngrams.new_tail(state.tail, batch.ids, counts)
+        y, body = self.extend_body(x, counts, state.body, batch)
+        return y, NGramState(tail, body)
 
     @property
     def compiles(self) -> bool:
         found = [compiles(part) for part in self.backbone.modules() if isinstance(part, Stack)]
         return bool(found) and all(found)
 
-    def stepper(self, state: S, rows: int, *, compiled: bool = False) -> Stepper:
-        body = self.body_steps(state, rows, compiled=compiled)
-        return super().stepper(state, rows) if body is None else BackboneStepper(self, body)
+    def stepper(self, state: Any, rows: int, *, compiled: bool = False) -> Stepper:
+        inside = state if self.ngrams is None else state.body
+        body = self.body_steps(inside, rows, compiled=compiled)
+        if body is None:
+            return super().stepper(state, rows)
+        if self.ngrams is not None:
+            body = NGramSteps(self.ngrams, state.tail, body)
+        return BackboneStepper(self, body)
 
     def flops_per_byte(self, context_bytes: int) -> float:
         head = 2.0 * self.lm_head.in_features * self.lm_head.out_features
@@ -164,14 +224,52 @@ class BackboneModel(CausalModel[S]):
             return ParameterRole(kind="embedding", decay=False)
         if name == "lm_head.weight":
             return ParameterRole(kind="head")
+        if name.startswith("ngrams."):
+            assert isinstance(self.config, NGramConfig)
+            factor = self.config.ngram_lr
+            return ParameterRole(kind="embedding", decay=False, lr_multiplier=factor)
         return super().parameter_role(name, parameter)
 
-    def _embed(self, ids: Tensor) -> Tensor:
-        return self.embeddings(self.ids.rows_of(ids))
+    def _embed(
+        self, ids: Tensor, *, tail: Tensor | None = None, document_ids: Tensor | None = None
+    ) -> Tensor:
+        """What the body gets; tail: the ids before these, None = they begin a text."""
+        x = self.embeddings(self.ids.rows_of(ids))
+        if self.ngrams is None:
+            return x
+        if tail is None:
+            tail = self.ngrams.empty_tail(len(ids))
+        return x + self.ngrams(ids, tail, document_ids)
 
     def _head(self, x: Tensor) -> Tensor:
         logits = self.lm_head(x)
         return self.ids.logits_of(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+class NGramSteps:
+    """A body behind the n-gram tables; tail (B, K) as in `NGramTables`."""
+
+    def __init__(self, tables: NGramTables, tail: Tensor, body: BodySteps):
+        self._tables, self._tail, self._body = tables, tail.clone(), body
+
+    @property
+    def chunks(self) -> int:
+        """As the body's own."""
+        return self._body.chunks
+
+    def step(self, x_nD: Tensor, rows: Sequence[int] | None, ids: Sequence[int]) -> Tensor:
+        """As `BodySteps.step`."""
+        index = torch.arange(len(self._tail)) if rows is None else torch.tensor(list(rows))
+        index = index.to(x_nD.device)
+        latest = torch.tensor(ids, device=x_nD.device)[:, None]
+        tail = self._tail.index_select(0, index)
+        x = x_nD + self._tables(latest, tail)[:, 0]
+        self._tail.index_copy_(0, index, self._tables.new_tail(tail, latest, None))
+        return self._body.step(x, rows, ids)
+
+    def state(self) -> NGramState:
+        """The immutable state of all rows."""
+        return NGramState(self._tail.clone(), self._body.state())
 
 
 class BackboneStepper(Stepper):

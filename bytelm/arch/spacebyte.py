@@ -25,8 +25,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bytelm.arch.backbone import BackboneModel, BodyOutput
-from bytelm.arch.base import ArchConfig, Idle
+from bytelm.arch.backbone import BackboneModel, BodyOutput, NGramConfig
+from bytelm.arch.base import Idle
 from bytelm.arch.chunk_stats import stage_stats
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
@@ -45,7 +45,7 @@ _SLOTS = 32  # chunk slots are rounded up to it in the parallel form: see `Chunk
 _USUAL_CHUNK = 6.0  # bytes per chunk of the space and word rules over English
 
 
-class SpaceByteConfig(ArchConfig):
+class SpaceByteConfig(NGramConfig):
     """Sizes of a SpaceByte. The paper has d_model = 2 d_local, as many local layers as global ones
     and a window of d_local."""
 
@@ -80,7 +80,8 @@ class SpaceByteConfig(ArchConfig):
         return self
 
     def idle(self) -> Iterator[Idle]:
-        """The stride of rules that have none."""
+        """The stride of rules that have none, and tables that there are not."""
+        yield from super().idle()
         if self.boundaries != "fixed":
             yield Idle(setting="stride", why=f"boundaries = {self.boundaries!r}")
 
@@ -184,7 +185,7 @@ class SpaceByte(BackboneModel[SpaceByteState]):
     def body_steps(self, state: SpaceByteState, rows: int, *, compiled: bool) -> "SpaceByteSteps":
         return SpaceByteSteps(self.backbone, state, rows, compiled=compiled)
 
-    def init_state(self, batch_size: int) -> SpaceByteState:
+    def init_body(self, batch_size: int) -> SpaceByteState:
         body, weight = self.backbone, self.lm_head.weight
         return SpaceByteState(
             position=weight.new_zeros(batch_size, dtype=torch.long),

@@ -9,8 +9,7 @@ H-Net (`bytelm.nn.stack`): it is that stack between a byte table and a head (`ar
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bytelm.arch.backbone import BackboneModel, BodyOutput
-from bytelm.arch.base import ArchConfig
+from bytelm.arch.backbone import BackboneModel, BodyOutput, NGramConfig
 from bytelm.data.batch import Batch
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import Stack, StackOptions, StackState, stack_flops
@@ -18,7 +17,7 @@ from bytelm.nn.stepping.stack import StackSteps
 from bytelm.vocab import Vocab
 
 
-class TransformerConfig(ArchConfig):
+class TransformerConfig(NGramConfig):
     """Sizes of a flat Transformer."""
 
     layers: int = Field(6, ge=1, description="blocks of attention and SwiGLU")
@@ -83,7 +82,7 @@ class Transformer(BackboneModel[StackState]):
     def body_steps(self, state: StackState, rows: int, *, compiled: bool) -> StackSteps:
         return StackSteps(self.backbone, state, rows, compiled=compiled)
 
-    def init_state(self, batch_size: int) -> StackState:
+    def init_body(self, batch_size: int) -> StackState:
         return self.backbone.init_state(batch_size)
 
     def reset_body(self) -> None:

@@ -138,7 +138,10 @@ CASES: dict[str, tuple[str, dict]] = {
         },
     ),
     "spacebyte": ("spacebyte", {**_PATCHES, "local_layers": 3}),
-    "spacebyte-words": ("spacebyte", {**_PATCHES, "boundaries": "words", "d_model": 32}),
+    "spacebyte-words": (
+        "spacebyte",
+        {**_PATCHES, "boundaries": "words", "d_model": 32, "ngrams": [2, 3], "ngram_rows": 50},
+    ),
     "spacebyte-fixed": ("spacebyte", {**_PATCHES, "boundaries": "fixed", "stride": 3}),
     "wordpool": ("wordpool", {**_WORDS, "prefixes": 1, "max_word": 5}),
     "wordpool-2": ("wordpool", {**_WORDS, "prefixes": 2, "max_word": 9}),

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bytelm.arch.base import ArchConfig, Idle
+from bytelm.arch.backbone import NGramConfig
+from bytelm.arch.base import Idle
 from bytelm.errors import BytelmError
 from bytelm.nn.attention import AttentionOptions
 from bytelm.nn.boundaries import RULES, RuleName
@@ -25,7 +26,7 @@ _TARGETED = {"learned", "fixed"}  # the boundaries that `target` has a meaning f
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
-class HNetConfig(ArchConfig):
+class HNetConfig(NGramConfig):
     """Sizes and rules of an H-Net. Lists have one entry per stage, outermost first, the main
     network last; lengths of a stage are in positions of its own sequence."""
 
@@ -86,11 +87,6 @@ class HNetConfig(ArchConfig):
         description="learning-rate factors (embeddings and head take the first); empty = all 1; "
         '"published" = the paper\'s rule',
     )
-    ngrams: tuple[Annotated[int, Field(ge=2)], ...] = Field(
-        (), description="sizes n of the n-grams whose hashed vectors are added to the byte table's"
-    )
-    ngram_rows: int = Field(8192, ge=1, description="rows of the table of each n-gram size")
-    ngram_lr: float = Field(4.0, gt=0, description="learning-rate factor of these tables")
     released_ids: bool = Field(
         False,
         description="table of the released checkpoints: 256 rows, of which 254 is BOS and 255 EOS, "
@@ -115,8 +111,6 @@ class HNetConfig(ArchConfig):
                 raise ValueError(f"boundaries {rule!r} exist at stage 0 only, not at stage {s}")
             if rule == "fixed" and self.target and self.target[s] != int(self.target[s]):
                 raise ValueError(f"a fixed stride must be a whole number, not {self.target[s]}")
-        if list(self.ngrams) != sorted(set(self.ngrams)):
-            raise ValueError(f"ngrams {self.ngrams} must ascend")
         if bool(self.anneal_from) != bool(self.anneal_fraction):
             raise ValueError("anneal_from and anneal_fraction go together: set both or neither")
         if bool(self.taught_by) != bool(self.taught_fraction):
@@ -127,6 +121,7 @@ class HNetConfig(ArchConfig):
 
     def idle(self) -> Iterator[Idle]:
         """Settings of layers, rules and losses that the layout or the boundaries do not have."""
+        yield from super().idle()
         rules = set(self.boundary_rules)
         letters = [_letters(self.layout, s) for s in self._all()]
         if not any(used & set("mM") for used in letters):
@@ -156,9 +151,6 @@ class HNetConfig(ArchConfig):
                 if rule not in _TARGETED:
                     why = f"the boundaries of stage {s} are {rule!r}"
                     yield Idle(setting="target", entry=s, unset=(USUAL_CHUNK,), why=why)
-        if not self.ngrams:
-            for name in ("ngram_rows", "ngram_lr"):
-                yield Idle(setting=name, why="there are no ngrams")
         if "given" not in rules:
             yield Idle(setting="given_after", why='no boundaries are "given"')
 

@@ -18,12 +18,11 @@ from bytelm.arch.base import ParameterRole, Symptom
 from bytelm.arch.chunk_stats import stage_stats
 from bytelm.arch.hnet.config import USUAL_CHUNK, HNetConfig, unnest
 from bytelm.arch.hnet.levels import ChunkLevel, Level, make_level
-from bytelm.arch.hnet.steps import NGramSteps, level_steps
+from bytelm.arch.hnet.steps import level_steps
 from bytelm.arch.hnet.telemetry import stage_symptoms
 from bytelm.data.batch import Batch
 from bytelm.errors import BytelmError
 from bytelm.nn.chunking import imitation_loss, ratio_loss, starts_on_bytes
-from bytelm.nn.ngrams import NGramState, NGramTables
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import stack_flops
 from bytelm.nn.state import State
@@ -52,13 +51,9 @@ class HNet(BackboneModel[State]):
             make_body=lambda: make_level(config, 0),
             ids=id_map("hnet" if config.released_ids else "own", vocab),
         )
-        self.ngrams: NGramTables | None = None
-        if config.ngrams:
-            self.ngrams = NGramTables(config.ngrams, config.ngram_rows, config.d_model[0])
         self.targets = list(config.anneal_from or config.target)
 
     def forward_body(self, x_BLD: Tensor, segments: Segments, batch: Batch) -> BodyOutput:
-        x_BLD = self._with_ngrams(x_BLD, batch.ids, segments)
         x, traces = self.backbone(x_BLD, segments, batch)
         aux: dict[str, Tensor] = {}
         stats: dict[str, Tensor | float] = {}
@@ -79,32 +74,13 @@ class HNet(BackboneModel[State]):
     def extend_body(
         self, x_BLD: Tensor, counts: Tensor | None, state: State, batch: Batch
     ) -> tuple[Tensor, State]:
-        if self.ngrams is None:
-            return self.backbone.extend(x_BLD, counts, state, batch)
-        assert isinstance(state, NGramState)
-        x_BLD = x_BLD + self.ngrams(batch.ids, state.tail)
-        tail = self.ngrams.new_tail(state.tail, batch.ids, counts)
-        y, body = self.backbone.extend(x_BLD, counts, state.body, batch)
-        return y, NGramState(tail, body)
+        return self.backbone.extend(x_BLD, counts, state, batch)
 
     def body_steps(self, state: State, rows: int, *, compiled: bool) -> BodySteps:
-        if self.ngrams is None:
-            return level_steps(self.backbone, state, rows, compiled=compiled)
-        assert isinstance(state, NGramState)
-        body = level_steps(self.backbone, state.body, rows, compiled=compiled)
-        return NGramSteps(self.ngrams, state.tail, body)
+        return level_steps(self.backbone, state, rows, compiled=compiled)
 
-    def init_state(self, batch_size: int) -> State:
-        body = self.backbone.init_state(batch_size)
-        if self.ngrams is None:
-            return body
-        return NGramState(self.ngrams.empty_tail(batch_size), body)
-
-    def _with_ngrams(self, x_BLD: Tensor, ids_BL: Tensor, segments: Segments) -> Tensor:
-        if self.ngrams is None:
-            return x_BLD
-        tail = self.ngrams.empty_tail(len(ids_BL))
-        return x_BLD + self.ngrams(ids_BL, tail, segments.document_ids)
+    def init_body(self, batch_size: int) -> State:
+        return self.backbone.init_state(batch_size)
 
     def reset_body(self) -> None:
         self.backbone.reset_parameters(0)
@@ -115,8 +91,7 @@ class HNet(BackboneModel[State]):
         which its chunks start."""
         batch = Batch(ids=ids_BL)
         segments = Segments(ids_BL.shape[1])
-        x = self._with_ngrams(self._embed(ids_BL), ids_BL, segments)
-        _, traces = self.backbone(x, segments, batch)
+        _, traces = self.backbone(self._embed(ids_BL), segments, batch)
         return starts_on_bytes([trace.plan for trace in traces])
 
     def progress(self, fraction: float) -> None:
@@ -154,9 +129,6 @@ class HNet(BackboneModel[State]):
         stage = min(name.count("main_network."), self.config.stages)
         factor = self.config.stage_lr_multipliers[stage]
         role = super().parameter_role(name, parameter)
-        if name.startswith("ngrams."):
-            role = ParameterRole(kind="embedding", decay=False)
-            factor *= self.config.ngram_lr
         if "routing_module" in name or "residual_proj" in name:
             role = ParameterRole(kind="other", decay=parameter.ndim > 1)
-        return replace(role, lr_multiplier=factor)
+        return replace(role, lr_multiplier=factor * role.lr_multiplier)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bytelm.arch.hnet.levels import ChunkLevel, Level, LevelState, MainLevel
 from bytelm.nn.chunking import P_MIN
-from bytelm.nn.ngrams import NGramState, NGramTables
 from bytelm.nn.stack import StackState
 from bytelm.nn.state import State
 from bytelm.nn.stepping.boundaries import rule_steps
@@ -119,30 +118,6 @@ class ChunkLevelSteps:
             smoothed=self._smoothed.clone(),
             decoder=self._decoder.state(),
         )
-
-
-class NGramSteps:
-    """A body behind the n-gram tables; tail (B, K) as in `NGramTables`."""
-
-    def __init__(self, tables: NGramTables, tail: Tensor, body: LevelSteps):
-        self._tables, self._tail, self._body = tables, tail.clone(), body
-
-    @property
-    def chunks(self) -> int:
-        """As the body's own."""
-        return self._body.chunks
-
-    def step(self, x_nD: Tensor, rows: Sequence[int] | None, ids: Sequence[int]) -> Tensor:
-        index = torch.arange(len(self._tail)) if rows is None else torch.tensor(list(rows))
-        index = index.to(x_nD.device)
-        latest = torch.tensor(ids, device=x_nD.device)[:, None]
-        tail = self._tail.index_select(0, index)
-        x = x_nD + self._tables(latest, tail)[:, 0]
-        self._tail.index_copy_(0, index, self._tables.new_tail(tail, latest, None))
-        return self._body.step(x, rows, ids)
-
-    def state(self) -> NGramState:
-        return NGramState(self._tail.clone(), self._body.state())
 
 
 def level_steps(level: Level, state: Any, rows: int, *, compiled: bool) -> LevelSteps:
