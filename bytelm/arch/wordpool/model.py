@@ -120,7 +120,7 @@ class WordPool(BackboneModel[WordState]):
     def body_steps(self, state: WordState, rows: int, *, compiled: bool) -> WordSteps:
         return WordSteps(self.backbone, state, self._embed, compiled=compiled)
 
-    def init_state(self, batch_size: int) -> WordState:
+    def init_body(self, batch_size: int) -> WordState:
         return self.backbone.init_state(batch_size)
 
     def reset_body(self) -> None:
