@@ -84,6 +84,7 @@ ARCHITECTURES = Registry(
         "hnet": "bytelm.arch.hnet:HNet",
         "spacebyte": "bytelm.arch.spacebyte:SpaceByte",
         "wordpool": "bytelm.arch.wordpool:WordPool",
+        "megabyte": "bytelm.arch.megabyte:MegaByte",
         "encdec": "bytelm.arch.encdec:EncDec",
         "encoder": "bytelm.arch.encoder:Encoder",
     },

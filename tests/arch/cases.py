@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -22,6 +23,9 @@ _PATCHES = {
     "local_heads": 2,
     "window": 3,
 }
+
+_MEGABYTE = {**_PATCHES, "patch": 4}
+del _MEGABYTE["window"]
 
 CASES: dict[str, tuple[str, dict]] = {
     "transformer": ("transformer", {"layers": 2, "d_model": 32, "heads": 2}),
@@ -146,6 +150,7 @@ CASES: dict[str, tuple[str, dict]] = {
     "wordpool": ("wordpool", {**_WORDS, "prefixes": 1, "max_word": 5}),
     "wordpool-2": ("wordpool", {**_WORDS, "prefixes": 2, "max_word": 9}),
     "wordpool-4": ("wordpool", {**_WORDS, "prefixes": 4, "encoder_layers": 1}),
+    "megabyte": ("megabyte", {**_MEGABYTE, "ngrams": [2, 3], "ngram_rows": 50}),
     "encdec": ("encdec", {"d_model": 32, "heads": 2, "hidden": 48}),
     "encdec-qk-norm": (
         "encdec",
@@ -172,10 +177,11 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def make(name: str, *, seed: int = 0) -> ByteModel:
+def make(name: str, *, seed: int = 0, **changes: Any) -> ByteModel:
     """The case's model in float64, with zero-initialised parts moved off zero, so that a test sees
-    every path."""
+    every path; `changes` are settings other than the case's."""
     arch, settings = CASES[name]
+    settings = {**settings, **changes}
     torch.manual_seed(seed)
     cls = architecture(arch)
     more = {"labels": LABELS} if cls.family == "encoder" else {}
