@@ -30,6 +30,7 @@ _PUBLIC = {
     "infill": "bytelm.lm.infill",
     "load": "bytelm.loading",
     "load_classifier": "bytelm.loading",
+    "load_filler": "bytelm.loading",
     "train": "bytelm.training",
 }
 _SUBPACKAGES = ("hub",)

@@ -22,6 +22,7 @@ from bytelm.damage import malformed
 from bytelm.device import choose_device
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.lm.classifier import Classifier
+from bytelm.lm.filler import Filler
 from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM
 from bytelm.lm.seq2seq import Seq2SeqLM
@@ -35,6 +36,7 @@ from bytelm.vocab import ByteVocab, TokenVocab
 if TYPE_CHECKING:
     from bytelm.exact.converter import Mode
     from bytelm.lm.subword import SubwordLM
+    from bytelm.tokenizer import BinaryBPE
 
 Device = str | torch.device
 
@@ -79,8 +81,8 @@ class RunLoader:
         assert isinstance(vocab, ByteVocab), "accepts told them apart"
         if description.family == "encoder":
             raise BytelmError(
-                f"{path} is a classifier and predicts no bytes: use `bytelm classify`, or "
-                "bytelm.load_classifier"
+                f"{path} is an encoder and predicts no next bytes: use `bytelm classify` (or "
+                "bytelm.load_classifier), or `bytelm fill` (bytelm.load_filler)"
             )
         kind = Seq2SeqLM if description.family == "seq2seq" else NativeLM
         return kind(
@@ -112,16 +114,8 @@ class SubwordRunLoader:
         epsilon: float = 1e-3,
     ) -> SubwordLM:
         from bytelm.lm.subword import SubwordLM
-        from bytelm.tokenizer import BinaryBPE
 
-        model = load_model(path).to(device)
-        try:
-            bpe = BinaryBPE.load(path)
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"{path} was trained on the ids of a tokenizer and its tokenizer.json is missing: "
-                "copy the one it was trained with there"
-            ) from None
+        model, bpe = load_model(path).to(device), _tokenizer(path)
         return SubwordLM(
             model,
             bpe,
@@ -284,7 +278,35 @@ def load_classifier(path: str | Path, *, device: Device | None = None) -> Classi
     """
     description = Run(Path(path)).description()
     model = load_model(path).to("cpu" if device is None else choose_device(device))
-    return Classifier(model, window=description.context_bytes)
+    encode = None
+    if isinstance(description.vocab, TokenVocab):
+        encode = _tokenizer(Path(path)).encode
+    return Classifier(model, window=description.context_bytes, encode=encode)
+
+
+def load_filler(path: str | Path, *, device: Device | None = None) -> Filler:
+    """The trained encoder of a run directory, which finds words for the gaps of a text.
+
+    Raises `CheckpointError` for a path that is no run, and `BytelmError` for a run that was not
+    trained with objective.kind=masked_words.
+
+    >>> load_filler("runs/missing")
+    Traceback (most recent call last):
+    bytelm.errors.CheckpointError: runs/missing is not a run directory: ...
+    """
+    path = Path(path)
+    description = Run(path).description()
+    model = load_model(path).to("cpu" if device is None else choose_device(device))
+    reads_tokens = isinstance(description.vocab, TokenVocab)
+    if not description.files:
+        return Filler(model, (), window=description.context_bytes)  # which says what is wrong
+    bpe = _tokenizer(path)
+    return Filler(
+        model,
+        bpe.token_bytes,
+        window=description.context_bytes,
+        encode=(lambda text: bpe.encode(text).tolist()) if reads_tokens else None,
+    )
 
 
 def load_model(path: str | Path) -> ByteModel:
@@ -331,6 +353,19 @@ def _arguments(kind: type, stored: Description) -> dict[str, Any]:
     """What the constructor takes besides config and vocabulary, as it was stored."""
     names = inspect.signature(kind).parameters
     return {name: value for name, value in stored.arguments.items() if name in names}
+
+
+def _tokenizer(path: Path) -> BinaryBPE:
+    """The tokenizer that a run was trained with; `CheckpointError` if it is missing."""
+    from bytelm.tokenizer import BinaryBPE  # its compiled codec, for which others never wait
+
+    try:
+        return BinaryBPE.load(path)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} was trained on the ids of a tokenizer and its tokenizer.json is missing: "
+            "copy the one it was trained with there"
+        ) from None
 
 
 def _window(stored: Description) -> int:

@@ -190,11 +190,11 @@ class Recipe(Settings):
     def _check_objective(self) -> None:
         """What the objective says it can work with."""
         data, kind, chosen = self.data, self.objective_class, self.objective.kind
-        if data.tokenizer is not None and (kind.reads != "tokens" or data.curriculum):
+        if data.tokenizer is not None and (kind.reads == "bytes" or data.curriculum):
             raise RecipeError(
                 "data.tokenizer needs objective.kind 'tokens' (the default beside it) and no "
                 f"data.curriculum: {chosen!r} and the rows of a curriculum are defined over bytes"
-                if kind.reads != "tokens"
+                if kind.reads == "bytes"
                 else "data.tokenizer needs a recipe without data.curriculum: the rows of a "
                 "curriculum are defined over bytes"
             )

@@ -87,6 +87,7 @@ ARCHITECTURES = Registry(
         "megabyte": "bytelm.arch.megabyte:MegaByte",
         "encdec": "bytelm.arch.encdec:EncDec",
         "encoder": "bytelm.arch.encoder:Encoder",
+        "byte2word": "bytelm.arch.byte2word:Byte2Word",
     },
 )
 OBJECTIVES = Registry(
@@ -97,6 +98,7 @@ OBJECTIVES = Registry(
         "fim": "bytelm.objectives.fim:Fim",
         "tokens": "bytelm.objectives.tokens:Tokens",
         "classification": "bytelm.objectives.classification:Classification",
+        "masked_words": "bytelm.objectives.masked_words:MaskedWords",
         "seq2seq": "bytelm.objectives.seq2seq:Seq2Seq",
     },
 )

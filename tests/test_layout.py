@@ -38,7 +38,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "data": (*_BASE, "registry", "memory", "locks", "pictures"),
     "tokenizer": (*_BASE, "data", "threads"),
     "arch": ("errors", "vocab", "device", "data.batch", "nn"),
-    "objectives": (*_BASE, "data", "tokenizer"),
+    "objectives": (*_BASE, "data", "nn", "tokenizer"),
     "recipe_sections": ("paths", "data.settings"),
     "recipe_overrides": ("errors", "recipe_sections"),
     "recipe": ("errors", "damage", "registry", "recipe_sections", "recipe_overrides"),

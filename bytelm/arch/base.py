@@ -97,7 +97,8 @@ class ArchConfig(BaseModel):
 class ModelOutput:
     """What `forward` returns.
 
-    logits  (B, L, V), or (B, classes) of an encoder; float32 (or float64 for a float64 model)
+    logits  (B, L, V); of an encoder (B, classes), or (N, M, V) for the N masked words of the batch
+            in reading order; float32 (or float64 for a float64 model)
     loss    () mean cross-entropy in nats over the positions with a target, or over the rows with a
             label; None where the batch has neither
     aux     extra loss terms by name, each () and already scaled: total = loss + sum(aux.values())
@@ -266,7 +267,8 @@ class Seq2SeqModel(Decoder[S]):
 class EncoderModel(ByteModel):
     """Reads rows in both directions; a vector per position, and logits per row over the classes.
 
-    labels  names of the classes, in the order of the logits. They are stored with the model.
+    labels  names of the classes, in the order of the logits, none for a model that does not
+            classify (`FillsWords`). They are stored with the model.
     """
 
     family = "encoder"
@@ -274,15 +276,32 @@ class EncoderModel(ByteModel):
     def __init__(self, config: ArchConfig, vocab: Vocab, *, labels: Sequence[str] = ()):
         super().__init__(config, vocab)
         self.labels = tuple(labels)
-        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise BytelmError(
-                f"a classifier needs at least two labels, each once, not {list(self.labels)}: "
-                "train it with objective.kind=classification on data that has labels"
-            )
 
     @abstractmethod
     def representations(self, batch: Batch) -> Tensor:
         """(B, L, D) vectors of the positions; those past a row's length are without meaning."""
+
+
+def require_labels(labels: Sequence[str]) -> Sequence[str]:
+    """The labels, if they tell classes apart; else `BytelmError`."""
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise BytelmError(
+            f"a classifier needs at least two labels, each once, not {list(labels)}: "
+            "train it with objective.kind=classification on data that has labels"
+        )
+    return labels
+
+
+@runtime_checkable
+class FillsWords(Protocol):
+    """An encoder that predicts the pieces of masked words: its logits are (N, M, V).
+
+    mask  the id that stands for a masked word; None if it was not trained to fill any
+    stop  the piece that says that a word has no more
+    """
+
+    mask: int | None
+    stop: int | None
 
 
 @runtime_checkable

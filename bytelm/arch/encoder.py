@@ -14,7 +14,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bytelm.arch.base import ArchConfig, EncoderModel, ModelOutput, ParameterRole, label_loss
+from bytelm.arch.base import (
+    ArchConfig,
+    EncoderModel,
+    ModelOutput,
+    ParameterRole,
+    label_loss,
+    require_labels,
+)
 from bytelm.data.batch import Batch
 from bytelm.nn.linear import Linear
 from bytelm.nn.segments import Segments
@@ -57,7 +64,7 @@ class Encoder(EncoderModel):
     Config = EncoderConfig
 
     def __init__(self, config: EncoderConfig, vocab: Vocab, *, labels: Sequence[str] = ()):
-        super().__init__(config, vocab, labels=labels)
+        super().__init__(config, vocab, labels=require_labels(labels))
         self.config: EncoderConfig = config
         self.embeddings = nn.Embedding(vocab.size, config.d_model)
         self.backbone = Stack(f"T{config.layers}", config.stack_options())

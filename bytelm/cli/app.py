@@ -22,7 +22,7 @@ from bytelm.errors import BytelmError
 from bytelm.version import __version__
 
 _GROUPS = (
-    *("train", "eval", "generate", "score", "chunks", "classify"),
+    *("train", "eval", "generate", "score", "chunks", "classify", "fill"),
     *("data", "tokenizer", "models", "plot", "export"),
 )
 _USERS_DISK = (  # what only the user can put right

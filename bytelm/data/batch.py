@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bytelm.vocab import ByteVocab
@@ -130,9 +131,13 @@ def byte_rows(texts: Sequence[bytes], *, limit: int | None = None) -> Batch:
     >>> batch = byte_rows([b"ab", b""]); batch.ids[0].tolist(), batch.lengths.tolist()
     ([97, 98], [2, 0])
     """
-    cut = [np.frombuffer(text, np.uint8)[:limit] for text in texts]
-    lengths = np.array([len(text) for text in cut], dtype=np.int64)
-    ids = np.full((len(cut), max(1, int(lengths.max(initial=0)))), _PAD, dtype=np.int64)
-    for row, text in zip(ids, cut, strict=True):
-        row[: len(text)] = text
+    return id_rows([np.frombuffer(text, np.uint8)[:limit] for text in texts], pad=_PAD)
+
+
+def id_rows(sequences: Sequence[NDArray[np.integer]], *, pad: int) -> Batch:
+    """Sequences of ids as rows, padded with `pad`: as `byte_rows` for any vocabulary."""
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    ids = np.full((len(sequences), max(1, int(lengths.max(initial=0)))), pad, dtype=np.int64)
+    for row, sequence in zip(ids, sequences, strict=True):
+        row[: len(sequence)] = sequence
     return Batch(ids=torch.from_numpy(ids), lengths=torch.from_numpy(lengths))

@@ -92,7 +92,7 @@ class Objective(ABC):
     policies           the window policies (data.policy) it can work with
     heldout_policy     the policy of held-out windows; None = the one of training
     heldout_shuffle    whether held-out windows are shuffled (once) before a part of them is judged
-    reads              what ids are: bytes, or tokens (which needs data.tokenizer)
+    reads              what it needs to read: bytes, tokens (which needs data.tokenizer), or either
     curriculum         whether its rows may be cut shorter (data.curriculum)
     """
 
@@ -102,7 +102,7 @@ class Objective(ABC):
     policies: ClassVar[Sequence[Policy]] = ("concat", "pack", "document", "bucket", "record")
     heldout_policy: ClassVar[Policy | None] = None
     heldout_shuffle: ClassVar[bool] = False
-    reads: ClassVar[Literal["bytes", "tokens"]] = "bytes"
+    reads: ClassVar[Literal["bytes", "tokens", "either"]] = "bytes"
     curriculum: ClassVar[bool] = False
 
     def __init__(self, config: ObjectiveConfig, setup: Setup):

@@ -10,6 +10,7 @@ each with the document's class. Held-out documents are always judged once each, 
 window, so accuracy is per document whatever the policy. What is left out is said when a run begins.
 """
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from bytelm.data.batch import IGNORE, Batch
+from bytelm.data.batch import IGNORE, Batch, id_rows
 from bytelm.data.corpus import Corpus
 from bytelm.data.corpus.records import RecordFields
 from bytelm.data.order import Integers
@@ -31,10 +32,11 @@ from bytelm.objectives.base import (
     Setup,
     Sums,
 )
-from bytelm.vocab import END, ByteVocab
+from bytelm.vocab import END, ByteVocab, Vocab
 
 if TYPE_CHECKING:
     from bytelm.arch.base import ModelOutput
+    from bytelm.tokenizer import BinaryBPE
 
 # what every corpus knows; any other name is a field of records or a column built from one
 _KNOWN = ("folder", "group", "media", "path", "source")
@@ -42,7 +44,7 @@ _HINTS = {
     "folder": ": name the files by a pattern that begins above the folders, such as DIR/*/*, or "
     "build a corpus from DIR"
 }
-_PAD = ByteVocab().pad
+FILE = "tokenizer.json"
 
 
 class ClassificationConfig(ObjectiveConfig):
@@ -83,6 +85,7 @@ class Classification(Objective):
     better = "higher"
     policies = ("truncate", "document", "bucket")
     heldout_policy = "truncate"
+    reads = "either"
     heldout_shuffle = True  # else a prefix of held-out data sorted by class would hold one class
 
     def __init__(self, config: ClassificationConfig, setup: Setup):
@@ -91,9 +94,27 @@ class Classification(Objective):
         self._targets = PerCorpus(self._label_numbers)
 
     @property
+    def bpe(self) -> "BinaryBPE | None":
+        """The tokenizer whose ids the model reads; None where it reads bytes."""
+        return None if self.setup.open_tokenizer is None else self.setup.tokenizer
+
+    @cached_property
+    def vocab(self) -> Vocab:  # type: ignore[override]
+        """Bytes, or the tokenizer's ids."""
+        if self.bpe is None:
+            return ByteVocab()
+        from bytelm.tokenizer.vocabulary import token_vocab  # brings the compiled codec with it
+
+        return token_vocab(self.bpe)
+
+    @property
     def specials(self) -> tuple[str, ...]:
-        """None: rows are bytes."""
+        """None: rows are bytes, or what a tokenizer makes of them."""
         return ()
+
+    def files(self) -> dict[str, bytes]:
+        """The tokenizer, if there is one."""
+        return {} if self.bpe is None else {FILE: self.bpe.to_json()}
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -118,15 +139,17 @@ class Classification(Objective):
         a document that filled the row before, has no class."""
         rows = windows.rows(samples)
         lengths = rows.lengths - (rows.symbols[np.arange(len(samples)), rows.lengths - 1] == END)
-        width = max(1, int(lengths.max(initial=0)))
-        ids = rows.symbols[:, :width].astype(np.int64)
-        ids[np.arange(width) >= lengths[:, None]] = _PAD
+        texts = [
+            symbols[:length].astype(np.uint8)
+            for symbols, length in zip(rows.symbols, lengths.tolist(), strict=True)
+        ]
+        if self.bpe is not None:
+            texts = [self.bpe.encode(text.tobytes()) for text in texts]
         labels = self._targets.of(windows.corpus)[rows.documents]
         empty = np.diff(windows.corpus.offsets)[rows.documents] == 0
         labels[(lengths == 0) & ~empty] = IGNORE
-        return Batch(
-            ids=torch.from_numpy(ids),
-            lengths=torch.from_numpy(lengths),
+        return replace(
+            id_rows(texts, pad=self.vocab.pad),
             labels=torch.from_numpy(labels),
             raw_bytes=int(lengths.sum()),
         )

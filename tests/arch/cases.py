@@ -158,6 +158,10 @@ CASES: dict[str, tuple[str, dict]] = {
     ),
     "encoder": ("encoder", {"layers": 2, "d_model": 32, "heads": 2}),
     "encoder-window": ("encoder", {"layers": 3, "d_model": 32, "heads": 2, "window": 3}),
+    "byte2word": (
+        "byte2word",
+        {"layers": 2, "d_model": 32, "heads": 2, "word_heads": 2, "max_word": 6},
+    ),
 }
 LABELS = ("prose", "code", "machine")
 

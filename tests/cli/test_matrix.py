@@ -37,6 +37,7 @@ COMMANDS = {
                "{runs}/text", *LIMITS, "--candidates", "2"],
     "chunks": ["chunks", "{runs}/hnet", "{file}"],
     "classify": ["classify", "{runs}/labels", "{file}"],
+    "fill": ["fill", "{runs}/labels", "--text-file", "{file}"],
     "plot": ["plot", "{file}", "--out", "{out}.png"],
     "export": ["export", "{file}", "{out}", "--quantize", "int8"],
     "models": ["models", "{file}"],
