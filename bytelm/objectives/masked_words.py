@@ -36,7 +36,7 @@ FILE = "tokenizer.json"
 class MaskedWordsConfig(ObjectiveConfig):
     """Which words are masked, and what the model reads."""
 
-    rate: Annotated[float, Field(gt=0, lt=1)] = Field(
+    mask_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.15, description="probability that a word is masked"
     )
     read: Literal["bytes", "pieces"] = Field(
@@ -125,7 +125,7 @@ class MaskedWords(Objective):
         masked = []
         for k, word in enumerate(words):
             inside = 0 < k < len(words) - 1
-            if inside and draws.uniform(sample, k) < self.config.rate:
+            if inside and draws.uniform(sample, k) < self.config.mask_rate:
                 gold = self.pieces(word)
                 if len(gold) <= self.config.word_pieces:
                     masked.append((len(ids), self._targets(gold)))

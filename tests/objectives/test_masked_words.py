@@ -52,7 +52,7 @@ def test_words_put_together_are_the_text(text):
 
 @pytest.mark.parametrize("read", ["bytes", "pieces"])
 def test_rows_with_the_targets_put_back_are_the_text(tmp_path, read):
-    made, batch = batch_of(tmp_path, read=read, rate=0.4)
+    made, batch = batch_of(tmp_path, read=read, mask_rate=0.4)
     stop, found = made.model_arguments()["stop"], b""
     for ids, targets, n in zip(batch.ids, batch.targets, batch.lengths.tolist(), strict=True):
         for symbol, gold in zip(ids[:n].tolist(), targets[:n].tolist(), strict=True):
@@ -75,16 +75,16 @@ def test_both_readings_mask_the_same_words(tmp_path):
 
 
 def test_words_of_too_many_pieces_and_those_at_the_edges_are_never_masked(tmp_path):
-    made, batch = batch_of(tmp_path, rate=0.99, word_pieces=1)
+    made, batch = batch_of(tmp_path, mask_rate=0.99, word_pieces=1)
     gold = batch.targets[(batch.targets != IGNORE).any(-1)][:, 0]
     assert len(gold) and all(made.pieces(BPE.token_bytes[i]) == (i,) for i in gold.tolist())
-    _, one = batch_of(tmp_path, b"one two", rate=0.99, samples=(0,))
+    _, one = batch_of(tmp_path, b"one two", mask_rate=0.99, samples=(0,))
     assert (one.targets == IGNORE).all()
 
 
 @pytest.mark.parametrize("text", [b"x", b" ", b"\0\xff\xfe" * 9, b"a" * 150, bytes(range(256))])
 def test_any_bytes_are_rows_that_a_model_can_read(tmp_path, text):
-    made, batch = batch_of(tmp_path, text, samples=(0,), rate=0.9, length=300)
+    made, batch = batch_of(tmp_path, text, samples=(0,), mask_rate=0.9, length=300)
     assert batch.raw_bytes == len(text)
     config = {"layers": 1, "d_model": 16, "heads": 2, "word_heads": 2}
     model = Byte2Word(Byte2WordConfig(**config), made.vocab, **made.model_arguments())
@@ -94,7 +94,7 @@ def test_any_bytes_are_rows_that_a_model_can_read(tmp_path, text):
 
 
 def test_figures_are_bits_of_masked_bytes_and_whole_words(tmp_path):
-    made, batch = batch_of(tmp_path, rate=0.4)
+    made, batch = batch_of(tmp_path, mask_rate=0.4)
     gold = batch.targets[(batch.targets != IGNORE).any(-1)]
     logits = torch.zeros(*gold.shape, BPE.vocab_size)
     logits.scatter_(2, gold.clamp(min=0)[..., None], 50.0)
@@ -123,7 +123,7 @@ def recipe_of(folder, *overrides):
             "policy": "document",
             "tokenizer": f"{folder}/bpe",
         },
-        "objective": {"kind": "masked_words", "rate": 0.3},
+        "objective": {"kind": "masked_words", "mask_rate": 0.3},
         "optimizer": {"kind": "muon", "lr": 0.01, "muon_lr": 0.04},
         "train": {"steps": 60, "batch_bytes": 512, "context_bytes": 64, "dtype": "float32"},
         "evaluate": {"every": 60, "bytes": 1000},
