@@ -98,6 +98,8 @@ pre { white-space: pre-wrap; word-break: break-word; font: inherit }
 .s3 { box-shadow: 0 3px 0 #d33, 0 6px 0 #393, 0 9px 0 #74c }
 .b1 { color: #100 } .b2 { color: #400 } .b3 { color: #700 } .b4 { color: #900 }
 .b5 { color: #b00 } .b6 { color: #c00 } .b7 { color: #e00 } .b8 { color: #f00 }
+.p2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(28rem, 1fr)); gap: 2rem }
+body:has(.p2) { max-width: none }
 .x { color: #a33 } table { border-collapse: collapse }
 td, th { padding: 0 1em 0 0; text-align: left }
 @media (prefers-color-scheme: dark) {
@@ -108,30 +110,45 @@ td, th { padding: 0 1em 0 0; text-align: left }
 """
 
 
-def html_page(
-    data: bytes,
-    stages: Sequence[Sequence[bool]],
-    *,
-    title: str,
-    bits: Sequence[float] | None = None,
-) -> str:
-    """A page that needs nothing else. Outermost chunks alternate in colour; a chunk that begins
-    one of stage 1, 2, ... too is underlined once, twice, ...
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What one model made of a text.
 
-    bits  -log2 P of each byte: characters are the redder the more bits their bytes took (8 and more
-          are the reddest), and the pointer shows each byte's
+    name    of the model
+    stages  per stage, outermost first: whether a chunk starts at each byte
+    bits    -log2 P of each byte: characters are the redder the more bits their bytes took (8 and
+            more are the reddest), and the pointer shows each byte's; None = not shown
     """
-    rows = "".join(
-        f"<tr><td>{s}<td>{count:,}<td>{len(data) / max(count, 1):.2f}"
-        for s, count in enumerate(sum(stage) for stage in stages)
-    )
+
+    name: str
+    stages: Sequence[Sequence[bool]]
+    bits: Sequence[float] | None = None
+
+
+def html_page(data: bytes, cuts: Sequence[Cut], *, title: str) -> str:
+    """A page that needs nothing else: the text as each model cut it, side by side if there are
+    several. Outermost chunks alternate in colour; a chunk that begins one of stage 1, 2, ... too is
+    underlined once, twice, ..."""
+    panels = "".join(_panel(data, cut, named=len(cuts) > 1) for cut in cuts)
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n"
         f"<h1>{html.escape(title)}</h1>\n"
+        f'<div class="p{min(len(cuts), 2)}">\n{panels}</div>\n</html>\n'
+    )
+
+
+def _panel(data: bytes, cut: Cut, *, named: bool) -> str:
+    rows = "".join(
+        f"<tr><td>{s}<td>{count:,}<td>{len(data) / max(count, 1):.2f}"
+        for s, count in enumerate(sum(stage) for stage in cut.stages)
+    )
+    heading = f"<h2>{html.escape(cut.name)}</h2>\n" if named else ""
+    return (
+        f"<section>\n{heading}"
         f"<table><tr><th>stage<th>chunks<th>bytes a chunk{rows}</table>\n"
-        f"{_surprise_legend(bits)}"
-        f"<pre>{''.join(_html_chunks(data, stages, bits))}</pre>\n</html>\n"
+        f"{_surprise_legend(cut.bits)}"
+        f"<pre>{''.join(_html_chunks(data, cut.stages, cut.bits))}</pre>\n</section>\n"
     )
 
 

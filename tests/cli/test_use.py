@@ -168,6 +168,12 @@ def test_chunks_show_where_the_model_cuts(runs, bytelm, tmp_path):
     assert "東" in page.read_text(encoding="utf-8")
     report = json.loads(bytelm("chunks", runs / "hnet", runs / "text", "--json")[0])
     assert set(report["boundaries"][1]) <= set(report["boundaries"][0])
+    both = [runs / "hnet", runs / "hnet"]
+    out, err = bytelm("chunks", *both, runs / "text", "--html", page)
+    assert out.count(b"hnet:") == 2 and err.count("hnet, stage 1") == 2
+    assert page.read_text(encoding="utf-8").count("<section>") == 2
+    several = json.loads(bytelm("chunks", *both, runs / "text", "--json")[0])["runs"]
+    assert several == [{"run": str(runs / "hnet"), **report}] * 2
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bytelm.evaluate.chunks import glyphs, html_page, terminal_text
+from bytelm.evaluate.chunks import Cut, glyphs, html_page, terminal_text
 
 
 @st.composite
@@ -58,9 +58,18 @@ def test_colours_alternate_and_are_reset():
 @given(cut_texts())
 def test_the_page_shows_the_text_and_as_many_chunks(case):
     data, stages = case
-    page = html_page(data, stages, title="<b>&")
+    page = html_page(data, [Cut(name="one", stages=stages)], title="<b>&")
     assert "<b>" not in page and "src=" not in page and "href=" not in page
     body = page.split("<pre>")[1].split("</pre>")[0]
     plain = html.unescape(re.sub(r"<[^>]*>", "", body))
     assert plain == "".join(glyph.text for glyph in glyphs(data, stages))
     assert body.count("<span") == body.count("</span>")
+
+
+def test_several_models_stand_side_by_side_with_their_names():
+    cuts = [Cut(name="a<b", stages=[[True, False]]), Cut(name="other", stages=[[True, True]])]
+    page = html_page(b"xy", cuts, title="t")
+    first, second = page.split("<section>")[1:]
+    assert "<h2>a&lt;b</h2>" in first and "<td>1<td>2.00" in first
+    assert "<h2>other</h2>" in second and "<td>2<td>1.00" in second
+    assert "<h2>" not in html_page(b"xy", cuts[:1], title="t")
