@@ -6,6 +6,7 @@ function of the JSON in benchmarks/results. Results that support no claim are li
 """
 
 from benchmarks.claim import Claim, count
+from benchmarks.claims_architectures import ARCHITECTURE_CLAIMS
 from benchmarks.claims_data import DATA_CLAIMS
 from benchmarks.claims_study import STUDY_CLAIMS
 from benchmarks.figures import (
@@ -155,6 +156,7 @@ CLAIMS = (
         verdict="not at this scale",
     ),
     *STUDY_CLAIMS,
+    *ARCHITECTURE_CLAIMS,
     Claim(
         claim="Cutting at space-like bytes beats patches of fixed length and flat byte-level "
         "Transformers at equal training compute",

@@ -128,6 +128,18 @@ CASES: dict[str, tuple[str, dict]] = {
             **_SSM,
         },
     ),
+    "hnet-words": (  # AU-Net's levels: bytes, words, pairs of words
+        "hnet",
+        {
+            "layout": ["t1", ["t1", ["T1"], "t1"], "t1"],
+            "d_model": [32, 32, 48],
+            "d_intermediate": [0, 0, 64],
+            "num_heads": [2, 2, 2],
+            "window": [3, -1, -1],
+            "boundaries": ["words", "fixed"],
+            "target": [6, 2],
+        },
+    ),
     "hnet-given": (
         "hnet",
         {

@@ -1,0 +1,212 @@
+"""Ways to read bytes, at equal bytes and equal CPU seconds, on four kinds of text.
+
+    python benchmarks/fetch/make_texts.py TEXTS          # Finnish, Chinese, code: 11 MB of packages
+    python -m benchmarks.architectures run --texts TEXTS [--rows FILE] [--runs DIR]
+    python -m benchmarks.architectures table [--rows FILE]
+
+One rule sets all widths: a training step of 1,024 bytes, optimizer included, takes about 0.2 CPU
+seconds on one thread, so that equal bytes are nearly equal CPU and what a model saves at one place
+it spends at another. Everything else is the same for all: tables of 2-, 3- and 4-grams beside the
+byte table, optimizer, schedule, batch, the first 32 KB of the held-out
+text in windows of the context. Each run is one line of --rows, with its held-out curve over bytes
+and CPU seconds; runs that have a line are not repeated. Arms alternate within a seed,
+so that drift of the machine hits all alike.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bytelm
+from benchmarks.common import RESULTS, store
+from benchmarks.hnet_study import read_rows, run
+from bytelm.files import write_text
+from bytelm.lm.generate import generate
+from bytelm.memory import keep_freed_memory
+
+ROOT = Path(__file__).parents[1]
+BYTES, SEEDS, HELDOUT = 98_304, 3, 32_768
+TEXTS = ("english", "chinese", "finnish", "code")
+DOCUMENT, MARKS = "docs/architectures.md", ("<!-- measured -->", "<!-- /measured -->")
+WRITTEN = 400  # bytes that generation is timed over
+# arm -> (recipe, settings other than the recipe's)
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "flat": ("transformer-tiny", ("layers=4", "d_model=160", "heads=4")),
+    "flat, window 128": ("transformer-window-tiny", ("layers=4", "d_model=192", "heads=4")),
+    "MambaByte": ("mambabyte-tiny", ('layout=["m5"]', "d_model=[192]")),
+    "MegaByte, P = 8": ("megabyte-tiny", ()),
+    "SpaceByte": ("spacebyte-tiny", ()),
+    "H-Net": (
+        "hnet-tiny",
+        ("d_model=[128, 256]", "head_dim=64", "d_intermediate=[0, 704]", "num_heads=[1, 4]"),
+    ),
+}
+
+
+def entry(text: str, arm: str, seed: int, texts: Path) -> dict[str, Any]:
+    """One run, as `benchmarks.hnet_study` takes it."""
+    recipe, settings = ARMS[arm]
+    overrides = [f"model.{setting}" for setting in settings]
+    overrides += ["train.batch_bytes=1024", "train.context_bytes=1024"]
+    overrides.append("model.ngrams=[2, 3, 4]")
+    if text != "english":
+        for part in ("train", "heldout"):
+            overrides.append(f'data.{part}=["{texts / f"{text}-{part}.txt"}"]')
+    overrides.append(f"evaluate.bytes={HELDOUT}")
+    return {
+        "name": f"{text}/{arm}",
+        "recipe": recipe,
+        "bytes": BYTES,
+        "seed": seed,
+        "overrides": overrides,
+    }
+
+
+def entries(texts: Path) -> Iterator[dict[str, Any]]:
+    """All runs in their order."""
+    for seed in range(SEEDS):
+        for text in TEXTS:
+            yield from (entry(text, arm, seed, texts) for arm in ARMS)
+
+
+def writing_rate(run_dir: Path, prompt: bytes) -> float:
+    """Bytes per CPU second of greedy generation behind a prompt, one row."""
+    lm = bytelm.load(str(run_dir))
+    generate(lm, prompt, max_bytes=20, temperature=0)
+    began = time.process_time()
+    generate(lm, prompt, max_bytes=WRITTEN, temperature=0)
+    return WRITTEN / (time.process_time() - began)
+
+
+def run_all(texts: Path, rows: Path, runs: Path) -> None:
+    """Every run that has no line yet."""
+    runs.mkdir(parents=True, exist_ok=True)
+    prompts = {t: (texts / f"{t}-heldout.txt").read_bytes()[:200] for t in TEXTS[1:]}
+    prompts["english"] = (ROOT / "data/prose/heldout.txt").read_bytes()[:200]
+    done = {(row["name"], row["seed"]) for row in read_rows(rows)}
+    for todo in entries(texts):
+        text, _, arm = todo["name"].partition("/")
+        if (todo["name"], todo["seed"]) in done:
+            continue
+        row = run(todo, runs)
+        folder = runs / f"{todo['name']}-seed{todo['seed']}"
+        row["written_per_cpu_second"] = round(writing_rate(folder, prompts[text]), 1)
+        row |= {"text": text, "arm": arm}
+        del row["operations"]
+        with rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        kept = ("name", "seed", "bits_per_byte", "cpu_seconds", "written_per_cpu_second")
+        print(json.dumps({key: row[key] for key in kept}), flush=True)
+
+
+def at_seconds(curve: list[list[float]], seconds: float) -> float:
+    """Bits per byte after that many CPU seconds, between the points of a curve (bytes, CPU seconds,
+    bits per byte); its last point, if it ends before.
+
+    >>> at_seconds([[10, 1.0, 3.0], [20, 2.0, 2.0]], 1.5)
+    2.5
+    """
+    before = curve[0]
+    for point in curve[1:]:
+        if point[1] >= seconds:
+            share = (seconds - before[1]) / (point[1] - before[1])
+            return before[2] + share * (point[2] - before[2])
+        before = point
+    return curve[-1][2]
+
+
+def mean(values: list[float]) -> float:
+    """Of at least one value."""
+    return statistics.mean(values)
+
+
+def write_table(rows: list[dict[str, Any]]) -> None:
+    """One line per text and arm; the CPU seconds compared at are those of a text's fastest arm. The
+    table also goes into docs/architectures.md, and English figures into the cards of recipes."""
+    table: list[list[object]] = [
+        [
+            *("text", "model", "parameters", "bits/byte at equal bytes (seeds)"),
+            *("at equal CPU seconds", "bytes per chunk", "training kB per CPU s"),
+            "generation bytes per CPU s",
+        ]
+    ]
+    for text in TEXTS:
+        here = [row for row in rows if row["text"] == text]
+        arms = [arm for arm in ARMS if any(row["arm"] == arm for row in here)]
+        spent = {a: mean([r["cpu_seconds"] for r in here if r["arm"] == a]) for a in arms}
+        for arm in arms:
+            mine = [row for row in here if row["arm"] == arm]
+            at = [at_seconds(row["curve"], min(spent.values())) for row in mine]
+            table.append([text, arm, *figures(mine, at)])
+    store("architectures", {"bytes": BYTES, "heldout_bytes": HELDOUT, "runs": rows}, table)
+    page = (ROOT / DOCUMENT).read_text()
+    before, rest = page.split(MARKS[0])
+    made = (RESULTS / "architectures.md").read_text()
+    write_text(ROOT / DOCUMENT, f"{before}{MARKS[0]}\n{made}{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    for arm, (recipe, settings) in ARMS.items():
+        mine = [row for row in rows if row["text"] == "english" and row["arm"] == arm]
+        if mine and not settings:
+            write_text(ROOT / "models" / f"{recipe}.md", card(recipe, mine))
+
+
+def figures(mine: list[dict[str, Any]], at: list[float]) -> list[str]:
+    """The cells of one text and arm; at: bits per byte at equal CPU seconds."""
+    bits = [row["bits_per_byte"] for row in mine]
+    chunks = [length for row in mine for length in row["last_chunk_bytes"].values()]
+    speed = mean([row["bytes"] / row["cpu_seconds"] for row in mine]) / 1000
+    return [
+        f"{mine[0]['parameters'] / 1e6:.1f} M",
+        f"**{mean(bits):.3f}** ({', '.join(f'{b:.3f}' for b in bits)})",
+        f"{mean(at):.3f}",
+        f"{mean(chunks):.2f}" if chunks else "1",
+        f"{speed:.1f}",
+        f"{mean([row['written_per_cpu_second'] for row in mine]):.0f}",
+    ]
+
+
+def card(recipe: str, mine: list[dict[str, Any]]) -> str:
+    """models/RECIPE.md of a recipe that is an arm as it stands."""
+    about = (ROOT / "models" / f"{recipe}.toml").read_text().splitlines()[0].removeprefix("# ")
+    bits = ", ".join(f"{row['bits_per_byte']:.3f}" for row in mine)
+    seconds = mean([row["cpu_seconds"] for row in mine])
+    chunks = mean([length for row in mine for length in row["last_chunk_bytes"].values()])
+    return (
+        f"# {recipe}\n\n{about} {mine[0]['parameters']:,} parameters.\n\n"
+        f"After its first {BYTES:,} bytes ({seconds:.0f} CPU seconds on one thread, seeds 0 to "
+        f"{len(mine) - 1}): **{bits}** bits per byte of the first {HELDOUT:,} bytes of "
+        f"data/prose/heldout.txt in windows that do not overlap; chunks of {chunks:.2f} bytes. "
+        "The recipe itself trains on seven times as many.\n\n"
+        "Beside the other architectures at equal bytes and equal CPU seconds, on four kinds of "
+        "text: [docs/architectures.md](../docs/architectures.md).\n\n"
+        "Command: `python -m benchmarks.architectures run`, then `table`.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=("run", "table"))
+    scratch = Path(tempfile.gettempdir())
+    parser.add_argument("--texts", type=Path, default=scratch / "texts")
+    parser.add_argument("--rows", type=Path, default=scratch / "architectures.jsonl")
+    parser.add_argument("--runs", type=Path, default=scratch / "architectures-runs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    if options.command == "run":
+        run_all(options.texts.resolve(), options.rows, options.runs)
+    else:
+        rows = read_rows(options.rows)
+        if not rows:  # made of the stored results again
+            rows = json.loads((RESULTS / "architectures.json").read_text())["runs"]
+        write_table(rows)
+
+
+if __name__ == "__main__":
+    main()
