@@ -161,7 +161,10 @@ CASES: dict[str, tuple[str, dict]] = {
     "spacebyte-fixed": ("spacebyte", {**_PATCHES, "boundaries": "fixed", "stride": 3}),
     "wordpool": ("wordpool", {**_WORDS, "prefixes": 1, "max_word": 5}),
     "wordpool-2": ("wordpool", {**_WORDS, "prefixes": 2, "max_word": 9}),
-    "wordpool-4": ("wordpool", {**_WORDS, "prefixes": 4, "encoder_layers": 1}),
+    "wordpool-4": (
+        "wordpool",
+        {**_WORDS, "prefixes": 4, "encoder_layers": 1, "ngrams": [2, 4], "ngram_rows": 50},
+    ),
     "megabyte": ("megabyte", {**_MEGABYTE, "ngrams": [2, 3], "ngram_rows": 50}),
     "encdec": ("encdec", {"d_model": 32, "heads": 2, "hidden": 48}),
     "encdec-qk-norm": (

@@ -44,8 +44,8 @@ def by_words(model, ids):
     """Logits (L, V) of one row by a loop over its words, nothing packed and nothing padded."""
     body, p = model.backbone, model.config.prefixes
     vectors, found = [], []
-    for word in words_of(model, ids):
-        x = model.embeddings(word)
+    words = words_of(model, ids)
+    for x in model._embed(ids)[0].split([len(word) for word in words]):
         read = body.start
         if vectors:
             read = body.trunk(torch.stack(vectors)[None], Segments(len(vectors)))[0, -1]

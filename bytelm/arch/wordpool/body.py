@@ -2,15 +2,14 @@
 
 Section numbers of the paper are not given: its text beyond the abstract could not be read, and
 this follows the released code (avi-jit/eTok, newmodel.py) with the faults that `model.py` names
-taken out. Both forms below run the same three functions (`write`, the words' Transformer, `spell`),
-and a state keeps the bytes of the open word instead of a cache of the decoder: a word is short, and
-extending a state spells it again from its first byte.
+taken out. Both forms below run the same three functions (`write`, the words' Transformer, `spell`).
+A state keeps the vectors of the open word's bytes instead of a cache of the decoder: a word is
+short, and extending a state spells it again from its first byte.
 
 Shape letters: B rows, L bytes, C words, p prefix vectors per word, D width inside words, E width
 of the Transformer over words.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +27,6 @@ from bytelm.nn.state import State
 _SLOTS = 32  # word slots are rounded up to it in the parallel form: see `ChunkPlan`
 
 Part = tuple[str, StackOptions]  # layout and options of a stack
-Embed = Callable[[Tensor], Tensor]  # ids (...) -> vectors (..., D)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +42,9 @@ class WordOptions:
 
 @dataclass(frozen=True)
 class WordState(State):
-    """position (B,) ids seen; rule the boundary rule's own state; word (B, max_word) ids of the
-    open word, of which the first open (B,) are there; trunk over the closed words; read (B, E) what
-    it said after the last of them."""
+    """position (B,) bytes seen; rule that of the boundary rule; word (B, max_word, D) vectors of the
+    open word's bytes, of which the first open (B,) are there; trunk over the closed words; read
+    (B, E) what it said after the last of them."""
 
     position: Tensor
     rule: State
@@ -130,14 +128,14 @@ class WordBody(nn.Module):
         return WordState(
             position=zeros,
             rule=self.rule.init_state(batch_size, self.start),
-            word=zeros[:, None].repeat(1, self.options.max_word),
+            word=self.slots.new_zeros(batch_size, self.options.max_word, self.slots.shape[1]),
             open=zeros.clone(),
             trunk=self.trunk.init_state(batch_size),
             read=self.start.detach().expand(batch_size, -1).clone(),
         )
 
     def extend(
-        self, x_BLD: Tensor, counts: Tensor | None, state: WordState, ids_BL: Tensor, embed: Embed
+        self, x_BLD: Tensor, counts: Tensor | None, state: WordState, ids_BL: Tensor
     ) -> tuple[Tensor, WordState]:
         """Feed counts[b] >= 1 (None = L) more bytes of each row; -> (outputs (B, L, D), state)."""
         B, L = ids_BL.shape
@@ -149,26 +147,25 @@ class WordBody(nn.Module):
         cuts, rule = self.rule.cut(stretch, state.rule)
         # the open word's bytes, then the new ones
         width = int(state.open.max()) + L
-        ids = torch.zeros(B, width, dtype=ids_BL.dtype, device=ids_BL.device)
-        ids[:, : width - L] = state.word[:, : width - L]
         at = state.open[:, None] + index
-        ids.scatter_(1, at, ids_BL)
-        starts = torch.zeros_like(ids, dtype=torch.bool).scatter_(1, at, cuts.starts)
+        x = torch.cat((state.word[:, : width - L].to(x_BLD.dtype), torch.zeros_like(x_BLD)), dim=1)
+        x = x.scatter(1, at[..., None].expand_as(x_BLD), x_BLD)
+        starts = torch.zeros(B, width, dtype=torch.bool, device=x.device)
+        starts = starts.scatter(1, at, cuts.starts)
         starts[:, 0] = True
         lengths = state.open + added
         plan = ChunkPlan(starts, delay=1)
         rows = Prefixed(plan, self.options.prefixes, lengths)
-        x = embed(ids)
         said, trunk = self._close(x, rows, state.trunk)
         read = torch.cat((state.read[:, None].to(said.dtype), said), dim=1)
         y = take(self.spell(x, read, rows), at)
         last = plan.counts - 1
         first = take(plan.first, last[:, None])
-        room = torch.arange(self.options.max_word, device=ids.device)
+        room = torch.arange(self.options.max_word, device=x.device)
         after = WordState(
             position=state.position + added,
             rule=rule,
-            word=ids.gather(1, (first + room).clamp(max=width - 1)),
+            word=take(x, (first + room).clamp(max=width - 1)).to(state.word.dtype),
             open=lengths - first[:, 0],
             trunk=trunk,
             read=last_valid(read, plan.counts).to(state.read.dtype),

@@ -21,14 +21,14 @@ What differs from the released code (avi-jit/eTok), and why:
   that its cost does not grow with p.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bytelm.arch.backbone import BackboneModel, BodyOutput
-from bytelm.arch.base import ArchConfig, ParameterRole
+from bytelm.arch.backbone import BackboneModel, BodyOutput, NGramConfig
+from bytelm.arch.base import ParameterRole
 from bytelm.arch.wordpool.body import WordBody, WordOptions, WordState
 from bytelm.arch.wordpool.steps import WordSteps
 from bytelm.data.batch import Batch
@@ -42,7 +42,7 @@ from bytelm.vocab import ByteVocab, Vocab
 USUAL_WORD = 5.5  # bytes of a word with its space, in English
 
 
-class WordPoolConfig(ArchConfig):
+class WordPoolConfig(NGramConfig):
     """Sizes of the three parts. `d_local` and what is called local is of the encoder and the
     decoder, which see one word at a time."""
 
@@ -115,10 +115,10 @@ class WordPool(BackboneModel[WordState]):
     def extend_body(
         self, x_BLD: Tensor, counts: Tensor | None, state: WordState, batch: Batch
     ) -> tuple[Tensor, WordState]:
-        return self.backbone.extend(x_BLD, counts, state, batch.ids, self._embed)
+        return self.backbone.extend(x_BLD, counts, state, batch.ids)
 
     def body_steps(self, state: WordState, rows: int, *, compiled: bool) -> WordSteps:
-        return WordSteps(self.backbone, state, self._embed, compiled=compiled)
+        return WordSteps(self.backbone, state, compiled=compiled)
 
     def init_body(self, batch_size: int) -> WordState:
         return self.backbone.init_state(batch_size)
@@ -148,9 +148,10 @@ class WordPool(BackboneModel[WordState]):
         return super().parameter_role(name, parameter)
 
     @torch.no_grad()
-    def end_of_word(self, logits_BV: Tensor, state: WordState) -> Tensor:
+    def end_of_word(self, logits_BV: Tensor, state: Any) -> Tensor:
         """(B,) log probability that each row's open word ends here: that of all ids which would
         start another one. `logits` are those that came with the state."""
+        state = state if self.ngrams is None else state.body
         B, V = logits_BV.shape
         rows = torch.arange(B, device=logits_BV.device).repeat_interleave(V)
         stretch = Stretch(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bytelm.arch.wordpool.body import Embed, WordBody, WordState
+from bytelm.arch.wordpool.body import WordBody, WordState
 from bytelm.nn.chunking import ChunkPlan
 from bytelm.nn.prefixed import Prefixed
 from bytelm.nn.stepping.boundaries import rule_steps
@@ -20,48 +20,47 @@ from bytelm.nn.stepping.stack import StackSteps
 class WordSteps:
     """The body for the rows of a state."""
 
-    def __init__(self, body: WordBody, state: WordState, embed: Embed, *, compiled: bool):
-        self._body, self._embed, self._limit = body, embed, body.options.max_word
+    def __init__(self, body: WordBody, state: WordState, *, compiled: bool):
+        self._body = body
         self._rule = rule_steps(body.rule, state.rule)
         self._positions: list[int] = state.position.tolist()
-        open_words = zip(state.word.tolist(), state.open.tolist(), strict=True)
-        self._words: list[list[int]] = [word[:n] for word, n in open_words]
-        self._read = state.read.clone()
-        rows = len(self._words)
+        self._open: list[int] = state.open.tolist()  # bytes of each open word
+        self._word, self._read = state.word.clone(), state.read.clone()
+        rows = len(self._open)
         self._trunk = StackSteps(body.trunk, state.trunk, rows, compiled=compiled)
         empty = body.decoder.init_state(rows)
         self._decoder = StackSteps(body.decoder, empty, rows, compiled=compiled)
         self.chunks = 0
-        self._spell_again(state)
+        self._spell_again()
 
-    def _spell_again(self, state: WordState) -> None:
+    def _spell_again(self) -> None:
         """Bring the decoder to where the open words stand."""
-        begun = [b for b, word in enumerate(self._words) if word]
+        begun = [b for b, size in enumerate(self._open) if size]
         if not begun:
             return
         with torch.inference_mode():
             self._prefix(begun)
-            x = self._embed(state.word)
-            for i in range(max(len(word) for word in self._words)):
-                rows = [b for b in begun if len(self._words[b]) > i]
-                self._decoder.step(x[rows, i], rows)
+            for i in range(max(self._open)):
+                rows = [b for b in begun if self._open[b] > i]
+                self._decoder.step(self._word[rows, i], rows)
 
     def step(self, x_nD: Tensor, rows: Sequence[int] | None, ids: Sequence[int]) -> Tensor:
         """Feed one byte to the rows with these numbers, None = all; -> outputs (n, D)."""
-        numbers = range(len(self._words)) if rows is None else rows
-        index = None if rows is None else torch.tensor(list(rows), device=x_nD.device)
+        numbers = list(range(len(self._open)) if rows is None else rows)
+        index = None if rows is None else torch.tensor(numbers, device=x_nD.device)
         positions = [self._positions[b] for b in numbers]
         starts, _ = self._rule.cut(x_nD, numbers, index, positions, ids)
-        begun = [b for b, start in zip(numbers, starts, strict=True) if start or not self._words[b]]
+        begun = [b for b, start in zip(numbers, starts, strict=True) if start or not self._open[b]]
         if begun:
             self.chunks += len(begun)
-            self._close([b for b in begun if self._words[b]])
+            self._close([b for b in begun if self._open[b]])
             self._decoder.restart(begun)
             self._prefix(begun)
         for b in begun:
-            self._words[b] = []
-        for b, symbol in zip(numbers, ids, strict=True):
-            self._words[b].append(symbol)
+            self._open[b] = 0
+        self._word[numbers, [self._open[b] for b in numbers]] = x_nD.to(self._word.dtype)
+        for b in numbers:
+            self._open[b] += 1
             self._positions[b] += 1
         return self._decoder.step(x_nD, rows)
 
@@ -70,34 +69,33 @@ class WordSteps:
         if not rows:
             return
         body, device = self._body, self._read.device
-        words = [self._words[b] for b in rows]
-        lengths = torch.tensor([len(word) for word in words], device=device)
-        longest = int(lengths.max())
-        ids = torch.tensor([word + [0] * (longest - len(word)) for word in words], device=device)
-        starts = torch.zeros_like(ids, dtype=torch.bool)
+        lengths = torch.tensor([self._open[b] for b in rows], device=device)
+        x = self._word[rows, : int(lengths.max())]
+        starts = torch.zeros(x.shape[:2], dtype=torch.bool, device=device)
         starts[:, 0] = True
         packed = Prefixed(ChunkPlan(starts, delay=1), body.options.prefixes, lengths)
-        vectors = body.write(self._embed(ids), packed)[:, 0]
-        every = len(rows) == len(self._words)
-        said = self._trunk.step(vectors, None if every else rows)
+        vectors = body.write(x, packed)[:, 0]
+        said = self._trunk.step(vectors, self._some(rows))
         self._read[rows] = said.to(self._read.dtype)
 
     def _prefix(self, rows: list[int]) -> None:
         """Feed the prefix vectors of new words."""
-        every = len(rows) == len(self._words)
         vectors = self._body.prefix(self._read[rows])
         for i in range(vectors.shape[1]):
-            self._decoder.step(vectors[:, i], None if every else rows)
+            self._decoder.step(vectors[:, i], self._some(rows))
+
+    def _some(self, rows: list[int]) -> list[int] | None:
+        """These rows, None = all."""
+        return None if len(rows) == len(self._open) else rows
 
     def state(self) -> WordState:
         """The immutable state of all rows."""
-        device, limit = self._read.device, self._limit
-        padded = [word + [0] * (limit - len(word)) for word in self._words]
+        device = self._read.device
         return WordState(
             position=torch.tensor(self._positions, device=device),
             rule=self._rule.state(),
-            word=torch.tensor(padded, device=device),
-            open=torch.tensor([len(word) for word in self._words], device=device),
+            word=self._word.clone(),
+            open=torch.tensor(self._open, device=device),
             trunk=self._trunk.state(),
             read=self._read.clone(),
         )
