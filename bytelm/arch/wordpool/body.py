@@ -42,9 +42,9 @@ class WordOptions:
 
 @dataclass(frozen=True)
 class WordState(State):
-    """position (B,) bytes seen; rule that of the boundary rule; word (B, max_word, D) vectors of the
-    open word's bytes, of which the first open (B,) are there; trunk over the closed words; read
-    (B, E) what it said after the last of them."""
+    """position (B,) bytes seen; rule the state of the boundary rule; word (B, max_word, D) vectors
+    of the open word's bytes, of which the first open (B,) are there; trunk over the closed words;
+    read (B, E) what it said after the last of them."""
 
     position: Tensor
     rule: State
