@@ -8,7 +8,7 @@ from bytelm.arch.megabyte import MegaByteConfig
 from bytelm.data import Batch
 from bytelm.nn.segments import Segments
 from tests.arch.cases import make, texty_ids
-from tests.arch.test_spacebyte import ODD, rows_of
+from tests.arch.test_spacebyte import ODD, positions_fed, rows_of
 
 
 @torch.no_grad()
@@ -92,12 +92,13 @@ def test_every_byte_value_is_an_input_and_a_target_like_any_other():
     assert model.backbone.patch_embeddings.weight[0].any()
 
 
-def test_the_global_blocks_run_once_per_patch_of_each_row():
+def test_the_global_blocks_run_once_per_patch_of_each_row(monkeypatch):
     model, ids = make("megabyte"), texty_ids(3, 61, seed=3)
     stepper = model.stepper(model.init_state(3), 3)
+    fed = positions_fed(stepper._body._body._inner, monkeypatch)
     for t in range(61):
         stepper.step(ids[:, t].tolist())
-    assert stepper.chunks == 3 * 16  # the BOS and 15 patches of 4
+    assert sum(fed) == stepper.chunks == 3 * 16  # the BOS and 15 patches of 4
 
 
 def test_what_does_not_fit_is_refused():

@@ -1,5 +1,7 @@
 """What is special to SpaceByte: where its global blocks run, and what follows for odd texts."""
 
+import sys
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -59,12 +61,34 @@ def test_odd_texts_are_decoded_as_in_parallel(name, text):
             assert (stepper.step([int(ids[0, t])]) - full[:, t]).abs().max() < 1e-10
 
 
-def test_the_global_blocks_run_once_per_chunk_of_each_row():
+def positions_fed(stack, monkeypatch):
+    """Counts the positions that a stack is stepped over, row by row, from now on."""
+    fed, step = [], stack.step
+    monkeypatch.setattr(stack, "step", lambda x, rows: (fed.append(len(x)), step(x, rows))[1])
+    return fed
+
+
+def test_the_global_blocks_run_once_per_chunk_of_each_row(monkeypatch):
     model, ids = make("spacebyte"), texty_ids(3, 60, seed=3)
     stepper = model.stepper(model.init_state(3), 3)
+    fed = positions_fed(stepper._body._inner, monkeypatch)
     for t in range(60):
         stepper.step(ids[:, t].tolist())
-    assert stepper.chunks == int(model.chunk_boundaries(ids)[0].sum())
+    assert sum(fed) == stepper.chunks == int(model.chunk_boundaries(ids)[0].sum())
+    assert len(set(fed)) > 1, "rows start chunks at different times"
+
+
+@pytest.mark.parametrize("slots", [1, 7])
+@pytest.mark.parametrize("name", ["spacebyte", "megabyte"])
+def test_how_chunk_slots_are_rounded_changes_no_number(name, slots, monkeypatch):
+    model, ids = make(name), texty_ids(2, 40)
+    lengths = torch.tensor([40, 11])
+    with torch.no_grad():
+        expected = model(Batch(ids=ids, lengths=lengths)).logits
+        monkeypatch.setattr(sys.modules[type(model).__module__], "_SLOTS", slots)
+        found = model(Batch(ids=ids, lengths=lengths)).logits
+    assert (found[0] - expected[0]).abs().max() < 1e-12
+    assert (found[1, :11] - expected[1, :11]).abs().max() < 1e-12
 
 
 def test_what_does_not_fit_is_refused():
