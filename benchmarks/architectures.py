@@ -7,10 +7,10 @@
 One rule sets all widths: a training step of 1,024 bytes, optimizer included, takes about 0.2 CPU
 seconds on one thread, so that equal bytes are nearly equal CPU and what a model saves at one place
 it spends at another. Everything else is the same for all: tables of 2-, 3- and 4-grams beside the
-byte table (but for wordpool, which cannot have any), optimizer, schedule, batch, the first 32 KB of
-the held-out text in windows of the context. Each run is one line of --rows, with its held-out curve
-over bytes and CPU seconds; runs that have a line are not repeated. Models alternate within a text
-and texts within a seed, so that drift of the machine hits all alike.
+byte table, optimizer, schedule, batch, the first 32 KB of the held-out text in windows of the
+context. Each run is one line of --rows, with its held-out curve over bytes and CPU seconds; runs
+that have a line are not repeated. Models alternate within a text and texts within a seed, so that
+drift of the machine hits all alike.
 """
 
 import argparse
@@ -44,11 +44,8 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "MegaByte, P = 8": ("megabyte-tiny", ()),
     "SpaceByte": ("spacebyte-tiny", ()),
     "wordpool": (
-        "transformer-tiny",
-        (
-            *("arch=wordpool", "layers=3", "d_model=256", "heads=4", "encoder_layers=1"),
-            *("d_local=128", "local_heads=2"),
-        ),
+        "wordpool-tiny",
+        ("layers=3", "d_model=256", "heads=4", "encoder_layers=1", "d_local=128", "local_heads=2"),
     ),
     "H-Net": (
         "hnet-tiny",
@@ -56,16 +53,13 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 
-NO_NGRAMS = ("wordpool",)  # a word's vector depends on its own bytes only
-
 
 def entry(text: str, arm: str, seed: int, texts: Path) -> dict[str, Any]:
     """One run, as `benchmarks.hnet_study` takes it."""
     recipe, settings = ARMS[arm]
     overrides = [f"model.{setting}" for setting in settings]
     overrides += ["train.batch_bytes=1024", "train.context_bytes=1024"]
-    if arm not in NO_NGRAMS:
-        overrides.append("model.ngrams=[2, 3, 4]")
+    overrides.append("model.ngrams=[2, 3, 4]")
     if text != "english":
         for part in ("train", "heldout"):
             overrides.append(f'data.{part}=["{texts / f"{text}-{part}.txt"}"]')
