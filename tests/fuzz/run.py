@@ -1,7 +1,9 @@
-"""`python -m tests.fuzz.run [--count N] [--seed S] [NAME ...]`: damage files, count what happens.
+"""`python -m tests.fuzz.run [--count N] [--seed S] [--out FILE] [NAME ...]`: damage files, count
+what happens.
 
 What must happen: the loader refuses in one sentence, or what it loads works. Anything else is
-printed with the number of its case, and ends with status 1.
+printed with the number of its case, and ends with status 1. What FILE has already is not done
+again: an interrupted run resumes at most `_SAVED_EVERY` cases before where it stopped.
 """
 
 import argparse
@@ -12,29 +14,53 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bytelm.files import write_text
 from tests.fuzz.formats import FORMATS
 
 ROOT = Path(__file__).parents[2]
 GOOD = ("works", "refused")
+_SAVED_EVERY = 100  # cases
 
 
-def fuzz(name: str, *, count: int, seed: int = 0) -> tuple[Counter[str], dict[str, list[int]]]:
-    """(how often what happened, {fault: numbers of its cases}) over `count` damages of a format."""
-    counts: Counter[str] = Counter()
-    faults: dict[str, list[int]] = {}
-    done = 0
-    while done < count:
-        started = done
+@dataclass
+class Found:
+    """How often what happened in the cases of a format so far, {fault: numbers of its cases}."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.counts = Counter(self.counts)  # JSON has dictionaries
+
+    def add(self, what: str, told: str, case: int) -> None:
+        self.counts[what] += 1
+        if what not in GOOD:
+            self.faults.setdefault(f"{what}: {told}", []).append(case)
+
+
+def fuzz(
+    name: str,
+    *,
+    count: int,
+    seed: int = 0,
+    found: Found | None = None,
+    save: Callable[[Found], None] = lambda _: None,
+) -> Found:
+    """What `count` damages of a format do. found: what its first cases did; save: called every
+    `_SAVED_EVERY` cases."""
+    found = found or Found()
+    while (done := found.counts.total()) < count:
         for what, told, case in _work(name, seed, done, count - done):
-            counts[what] += 1
-            done = case + 1
-            if what not in GOOD:
-                faults.setdefault(f"{what}: {told}", []).append(case)
-        if done == started:
+            found.add(what, told, case)
+            if (case + 1) % _SAVED_EVERY == 0:
+                save(found)
+        if found.counts.total() == done:
             raise RuntimeError(f"the worker for {name!r} does not begin")
-    return counts, faults
+    return found
 
 
 def _work(name: str, seed: int, first: int, count: int):
@@ -84,17 +110,37 @@ def _last_frame(text: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", default=list(FORMATS))
+    parser.add_argument("names", nargs="*", default=list(FORMATS), metavar="NAME")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON of what was found, to resume from")
     given = parser.parse_args()
+    report = {"seed": given.seed, "formats": {}}
+    if given.out and given.out.exists():
+        report = json.loads(given.out.read_text())
+        if report["seed"] != given.seed:
+            parser.error(f"{given.out} has cases of seed {report['seed']}, not of {given.seed}")
     failed = 0
     for name in given.names:
-        counts, faults = fuzz(name, count=given.count, seed=given.seed)
-        print(f"{name}: {dict(counts)}", flush=True)
-        for fault, cases in sorted(faults.items(), key=lambda item: -len(item[1])):
+
+        def save(found: Found, name: str = name) -> None:
+            report["formats"][name] = vars(found)
+            if given.out:
+                write_text(given.out, json.dumps(report, indent=1) + "\n")
+
+        known = report["formats"].get(name)
+        found = fuzz(
+            name,
+            count=given.count,
+            seed=given.seed,
+            found=Found(**known) if known else None,
+            save=save,
+        )
+        save(found)
+        print(f"{name}: {dict(found.counts)}", flush=True)
+        for fault, cases in sorted(found.faults.items(), key=lambda item: -len(item[1])):
             print(f"    {len(cases)} x {fault} (cases {cases[:3]})", flush=True)
-        failed += bool(faults)
+        failed += bool(found.faults)
     return 1 if failed else 0
 
 
