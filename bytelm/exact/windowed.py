@@ -4,13 +4,16 @@ The twin of what `NativeLM` does for byte models, with the same rule (`SlidingCo
 predicted from the bytes x[s:t] alone, where s is a function of t that jumps by `stride` when the
 window is full. So feeding byte by byte and scoring at once define the same distribution, and byte
 and subword models trained with the same context are compared on the same context.
+
+A context of bytes is the beginning of the text. One that names special symbols is pinned: it stands
+before the window and never slides out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,18 +35,31 @@ from bytelm.lm.sliding_context import SlidingContext
 
 @dataclass(frozen=True, slots=True)
 class _WindowedText:
-    """All bytes read, log P of those that were not context, and whether they were impossible."""
+    """One text, read in windows.
 
-    text: bytes
-    logprob: float
-    impossible: bool
+    pinned       the context that stands before every window; empty if there is none
+    sliding      which bytes of the text a window holds
+    text         all bytes read, a context that is not pinned included
+    logprob      log P of those that were not context
+    impossible   whether the model cannot write them
+    """
+
+    pinned: Context
+    sliding: SlidingContext
+    text: bytes = b""
+    logprob: float = 0.0
+    impossible: bool = False
+
+    def context(self) -> Context:
+        """What the next byte is predicted from."""
+        return (*self.pinned, self.text[self.sliding.start(len(self.text)) :])
 
     def after(self, piece: bytes, gain: float) -> _WindowedText:
         if not piece:
             return self
         impossible = self.impossible or gain == -math.inf
         logprob = -math.inf if impossible else self.logprob + gain
-        return _WindowedText(self.text + piece, logprob, impossible)
+        return replace(self, text=self.text + piece, logprob=logprob, impossible=impossible)
 
 
 class WindowedState(BatchState):
@@ -70,7 +86,7 @@ class WindowedState(BatchState):
         check_pieces(data, self.rows)
         state, rest = self, list(data)
         while any(rest):
-            room = [self._lm.sliding.room(len(row.text)) for row in state._rows]
+            room = [row.sliding.room(len(row.text)) for row in state._rows]
             state = state._step([piece[:n] for piece, n in zip(rest, room, strict=True)])
             rest = [piece[n:] for piece, n in zip(rest, room, strict=True)]
         return state
@@ -78,15 +94,14 @@ class WindowedState(BatchState):
     def _step(self, data: Sequence[bytes]) -> WindowedState:
         """`feed` of pieces that the present windows predict; windows slide afterwards."""
         state = self._moved(data, self._inner.feed(data))
-        start = self._lm.sliding.start
         slid = [
             b
             for b, (old, new) in enumerate(zip(self._rows, state._rows, strict=True))
-            if start(len(old.text)) != start(len(new.text))
+            if old.sliding.start(len(old.text)) != new.sliding.start(len(new.text))
         ]
         if not slid:
             return state
-        again = self._lm.read([state._rows[b].text for b in slid])
+        again = self._lm.read([state._rows[b].context() for b in slid])
         return WindowedState(self._lm, state._rows, state._inner.replace(slid, again))
 
     def _moved(self, data: Sequence[bytes], inner: ConvertedState) -> WindowedState:
@@ -105,7 +120,7 @@ class WindowedState(BatchState):
     def read_ahead(self, data: Sequence[bytes]) -> ReadAhead:
         """As far as the present windows predict; where one slides at once, one byte of each."""
         check_pieces(data, self.rows)
-        room = [self._lm.sliding.room(len(row.text)) - 1 for row in self._rows]
+        room = [row.sliding.room(len(row.text)) - 1 for row in self._rows]
         if any(piece and not n for piece, n in zip(data, room, strict=True)):
             return SteppedReadAhead(self, [piece[:1] for piece in data])
         return WindowedReadAhead(self, [piece[:n] for piece, n in zip(data, room, strict=True)])
@@ -138,7 +153,7 @@ class WindowedReadAhead(ReadAhead):
 
 class WindowedConverter(ByteLM):
     """A `ByteConverter` read with at most `window` bytes of context, dropped `stride` at a time
-    (default window // 2). Contexts are bytes only. `BytelmError` unless 1 <= stride <= window.
+    (default window // 2). `BytelmError` unless 1 <= stride <= window.
 
     >>> from bytelm.exact import TabularLM, convert
     >>> last = TabularLM(lambda h: [0.9, 0.1] if h[-1:] == (0,) else [0.5, 0.5], [b"a", b"b"])
@@ -151,28 +166,46 @@ class WindowedConverter(ByteLM):
         self.sliding = SlidingContext.of(window, stride)
         self.converter = converter
         self.window, self.stride = window, self.sliding.stride
+        self.dummy_prefix = converter.dummy_prefix
 
-    def read(self, texts: Sequence[bytes]) -> ConvertedState:
-        """The converted state at the end of each text, from its last window."""
-        windows = [text[self.sliding.start(len(text)) :] for text in texts]
-        return self.converter._start([b""] * len(texts), [(window,) for window in windows])
+    @property
+    def specials(self) -> Mapping[str, int]:
+        return self.converter.specials
+
+    @property
+    def ends(self) -> Collection[str]:
+        return self.converter.ends
+
+    def read(self, contexts: Sequence[Context]) -> ConvertedState:
+        """The converted state after what each window holds."""
+        return self.converter._start([b""] * len(contexts), contexts)
+
+    def _open(self, context: Context) -> _WindowedText:
+        """A text of which nothing is read but its context."""
+        lead = plain_bytes(context)
+        if lead is not None:
+            return _WindowedText((), self.sliding, lead)
+        pinned = sum(len(part) if isinstance(part, bytes) else 1 for part in context)
+        return _WindowedText(context, self.sliding.behind(pinned))
 
     def _start(self, prompts: Sequence[bytes], contexts: Sequence[Context]) -> WindowedState:
-        leads = [plain_bytes(given) or b"" for given in contexts]
-        inner = self.read(leads)
-        gone = [beam.logprob == -math.inf for beam in inner.beams]
-        rows = [_WindowedText(lead, 0.0, none) for lead, none in zip(leads, gone, strict=True)]
+        opened = [self._open(given) for given in contexts]
+        inner = self.read([row.context() for row in opened])
+        rows = [
+            replace(row, impossible=beam.logprob == -math.inf)
+            for row, beam in zip(opened, inner.beams, strict=True)
+        ]
         return WindowedState(self, rows, inner).feed(prompts)
 
     def _score(self, texts: Sequence[bytes], contexts: Sequence[Context]) -> list[Tensor]:
-        leads = [plain_bytes(given) or b"" for given in contexts]
-        return [self._scores(text, lead) for text, lead in zip(texts, leads, strict=True)]
+        opened = [self._open(given) for given in contexts]
+        return [self._scores(text, row) for text, row in zip(texts, opened, strict=True)]
 
-    def _scores(self, data: bytes, lead: bytes) -> Tensor:
+    def _scores(self, data: bytes, opened: _WindowedText) -> Tensor:
         """`_score` of one text, each window in few forward passes."""
-        text, scores = lead + data, []
-        for s, lo, hi in self.sliding.segments(len(lead), len(text)):
-            part = text[lo : hi + 1]
-            found = self.converter.score_with_end(part, context=text[s:lo])
+        text, scores = opened.text + data, []
+        for s, lo, hi in opened.sliding.segments(len(opened.text), len(text)):
+            part, context = text[lo : hi + 1], (*opened.pinned, text[s:lo])
+            found = self.converter.score_with_end(part, context=context)
             scores.append(found if hi == len(text) else found[:-1])
         return zero_after_impossible(torch.cat(scores))

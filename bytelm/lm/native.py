@@ -67,13 +67,7 @@ class NativeLM(DecoderLM[CausalModel[Any]]):
         if lead is not None:
             return Row(context, (bos,), self._sliding, lead, len(lead))
         pinned = [i for p in context for i in (p if isinstance(p, bytes) else [self._specials[p]])]
-        room = self._sliding.window - len(pinned)
-        if room < 1:
-            raise BytelmError(
-                f"the context has {len(pinned)} symbols and the model reads {self.window} bytes: "
-                "shorten the context (for infilling, the prefix or the suffix)"
-            )
-        sliding = SlidingContext(room, min(self._sliding.stride, max(1, room // 2)))
+        sliding = self._sliding.behind(len(pinned))
         return Row(context, (bos, *pinned), sliding, b"", 0)
 
     @torch.no_grad()

@@ -34,6 +34,19 @@ class SlidingContext:
             raise BytelmError(f"stride must be between 1 and the window {window}, not {stride}")
         return cls(window, stride)
 
+    def behind(self, pinned: int) -> Self:
+        """What is left of the window behind `pinned` symbols that never slide out.
+
+        `BytelmError` if that is nothing.
+        """
+        room = self.window - pinned
+        if room < 1:
+            raise BytelmError(
+                f"the context has {pinned} symbols and the model reads {self.window} bytes: "
+                "shorten the context (for infilling, the prefix or the suffix)"
+            )
+        return type(self)(room, min(self.stride, max(1, room // 2)))
+
     def start(self, position: int) -> int:
         """s, the first byte of the context from which byte `position` is predicted."""
         overflow = max(0, position - self.window)

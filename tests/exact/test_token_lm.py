@@ -11,8 +11,8 @@ import torch
 
 import bytelm
 from bytelm.errors import BytelmError
-from bytelm.exact import WindowedConverter
-from tests.exact.tiny import strings
+from bytelm.exact import ByteConverter, WindowedConverter
+from tests.exact.tiny import bpe, random_lm, strings
 
 
 class Bigrams:
@@ -117,6 +117,50 @@ def test_a_window_reads_a_long_text_with_the_last_bytes_alone(mine):
     after = whole.score(text[6:7], context=text[2:6])  # byte 6 has been reached by x[2:6]
     torch.testing.assert_close(scores[6:7], after, rtol=0, atol=1e-12)
     assert windowed.start(text).logprob == pytest.approx(float(scores.sum()), abs=1e-12)
+
+
+def test_a_context_with_specials_stands_before_every_window():
+    vocab, encoder = bpe()
+    whole = ByteConverter(
+        random_lm([*vocab, None, None], horizon=40),
+        encoder,
+        mode="canonical",
+        beam=1,
+        epsilon=0,
+        specials={"<s>": len(vocab), "<m>": len(vocab) + 1},
+    )
+    windowed = WindowedConverter(whole, window=7, stride=2)
+    pinned, text = ["<s>", b"ca", "<m>"], b"abcabccbaabc"  # so that 3 bytes of text are read
+    assert (windowed.specials, windowed.ends) == (whole.specials, whole.ends)
+    scores = windowed.score(text, context=pinned)
+    torch.testing.assert_close(scores[:4], whole.score(text[:4], context=pinned), rtol=0, atol=1e-9)
+    for at, start in ((4, 1), (5, 2), (11, 8)):
+        after = whole.score(text[at : at + 1], context=[*pinned, text[start:at]])
+        assert float(scores[at]) == pytest.approx(float(after[0]), abs=1e-9)
+    state = windowed.start(context=pinned)
+    for i, byte in enumerate(text):
+        assert float(state.logprobs()[byte]) == pytest.approx(float(scores[i]), abs=1e-9)
+        state = state.feed(bytes([byte]))
+    assert state.logprob == pytest.approx(float(scores.sum()), abs=1e-9)
+    with pytest.raises(BytelmError, match="context has 7 symbols and the model reads 7 bytes"):
+        windowed.score(text, context=["<s>", b"abccb", "<m>"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_read_in_windows_is_asked_in_the_format_of_its_family():
+    names = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"]
+    vocab, encoder = bpe()
+    whole = ByteConverter(
+        random_lm([*vocab, None, None, None], horizon=16),
+        encoder,
+        mode="canonical",
+        beam=1,
+        epsilon=0,
+        specials={name: len(vocab) + i for i, name in enumerate(names)},
+    )
+    windowed = WindowedConverter(whole, window=40)
+    asked = {"prefix": b"abc", "suffix": b"ca", "max_bytes": 6, "seed": 3}
+    assert bytelm.infill(windowed, **asked) == bytelm.infill(whole, **asked)
 
 
 def test_start_ids_may_be_given_where_the_model_has_none(mine):
