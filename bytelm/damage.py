@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,3 +158,18 @@ def id_count(ids: Iterable[int]) -> int:
     if wrong:
         raise DataError(f"its vocabulary of {len(numbers):,} tokens has the id {wrong[0]!r}")
     return max(numbers, default=-1) + 1
+
+
+def distinct_ids(ids: Mapping[str, int]) -> None:
+    """`DataError` where two tokens have one id: a table of ids holds one of them, and loses the
+    other without a word.
+
+    >>> distinct_ids({"a": 0, "b": 1, "c": 0})
+    Traceback (most recent call last):
+    ...
+    bytelm.errors.DataError: its vocabulary gives the id 0 to both 'a' and 'c'
+    """
+    names: dict[int, str] = {}
+    for name, i in ids.items():
+        if names.setdefault(i, name) != name:
+            raise DataError(f"its vocabulary gives the id {i} to both {names[i]!r} and {name!r}")

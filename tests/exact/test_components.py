@@ -250,3 +250,18 @@ def test_cuts_after_bytes_became_characters_are_followed_for_ascii_alone():
         assert tables.encoder.encode(text.encode()) == theirs.encode(text).ids
     cut["pretokenizers"][1] = {"type": "Digits", "individual_digits": False}
     assert "Digits cuts after bytes became characters" in read_definition(definition).reason
+
+
+@pytest.mark.parametrize("make", [over_bytes, over_characters, unigram])
+def test_a_vocabulary_that_is_empty_or_has_an_id_twice_is_refused_by_name(make):
+    definition = make()
+    added = [{"id": 300, "content": name, "special": True} for name in ("<a>", "<b>")]
+    with pytest.raises(BytelmError, match="the id 300 to both '<a>' and '<b>'"):
+        read_definition({**definition, "added_tokens": added})
+    if isinstance(definition["model"]["vocab"], dict):
+        twice = {**definition["model"]["vocab"], "bb": 3}
+        with pytest.raises(BytelmError, match="the id 3 to both .* and 'bb'"):
+            read_definition({**definition, "model": {**definition["model"], "vocab": twice}})
+    empty = type(definition["model"]["vocab"])()
+    with pytest.raises(BytelmError, match="has no tokens: its vocabulary is empty"):
+        read_definition({**definition, "model": {**definition["model"], "vocab": empty}})

@@ -9,11 +9,11 @@ that matters. Only JSON is parsed in this file, and safetensors headers are chec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bytelm.damage import id_count, malformed, one_line, read_object
+from bytelm.damage import distinct_ids, id_count, malformed, one_line, read_object
 from bytelm.errors import CheckpointError, DataError
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
@@ -31,6 +31,11 @@ def check_directory(folder: Path) -> tuple[Json, list[tuple[int, ...]]]:
     weights, no weights, damaged ones or shards elsewhere, an adapter, quantised weights, kernels
     fetched by name, a model that exists only as code in the directory.
     """
+    with malformed(folder, "a Hugging Face directory"):
+        return _checked(folder)
+
+
+def _checked(folder: Path) -> tuple[Json, list[tuple[int, ...]]]:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no Hugging Face directory: it has no config.json")
     config = read_config(folder / "config.json")
@@ -48,33 +53,41 @@ def check_directory(folder: Path) -> tuple[Json, list[tuple[int, ...]]]:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """`CheckpointError` if a JSON file of the tokenizer is none, or has an id that only damage
-    makes: libraries make tables of as many ids as the largest says."""
+    """`CheckpointError` if a JSON file of the tokenizer is none, gives two tokens one id, or has an
+    id that only damage makes: libraries make tables of as many ids as the largest says, and keep
+    the last of two tokens."""
     for name, ids_of in _IDS.items():
         if (path := folder / name).is_file():
             settings = name in ("tokenizer_config.json", "special_tokens_map.json")
             found = read_config(path) if settings else read_object(path, "a tokenizer")
             with malformed(path, "a tokenizer"):
                 try:
-                    id_count(ids_of(found))
+                    tables = ids_of(found)
+                    id_count([i for table in tables for i in table.values()])
+                    for table in tables:
+                        distinct_ids(table)
                 except DataError as error:
                     raise CheckpointError(f"{path} is damaged: {error}") from None
 
 
-def _ids_of_definition(found: Json) -> list[int]:
-    """The ids in a tokenizer.json."""
+def _ids_of_definition(found: Json) -> list[Mapping[str, int]]:
+    """The tokens of a tokenizer.json and their ids: of its vocabulary, and those added to it."""
     vocabulary = (found.get("model") or {}).get("vocab") or {}
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-    return [*ids, *(token["id"] for token in found.get("added_tokens") or ())]
+    if not isinstance(vocabulary, dict):  # in a list, tokens may be equal: their numbers are not
+        vocabulary = {str(i): i for i in range(len(vocabulary))}
+    added = found.get("added_tokens") or ()
+    return [vocabulary, {token["content"]: token["id"] for token in added}]
 
 
-# files of a tokenizer, and the ids in them
-_IDS: dict[str, Callable[[Json], Iterable[int]]] = {
+# files of a tokenizer, and the tables of ids in them
+_IDS: dict[str, Callable[[Json], list[Mapping[str, int]]]] = {
     "tokenizer.json": _ids_of_definition,
-    "vocab.json": dict.values,
-    "added_tokens.json": dict.values,
-    "tokenizer_config.json": lambda found: map(int, found.get("added_tokens_decoder") or ()),
-    "special_tokens_map.json": lambda found: (),
+    "vocab.json": lambda found: [found],
+    "added_tokens.json": lambda found: [found],
+    "tokenizer_config.json": lambda found: [
+        {i: int(i) for i in found.get("added_tokens_decoder") or ()}
+    ],
+    "special_tokens_map.json": lambda found: [],
 }
 
 

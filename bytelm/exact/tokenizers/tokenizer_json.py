@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from bytelm.damage import id_count, malformed, parse_json
+from bytelm.damage import distinct_ids, id_count, malformed, parse_json
 from bytelm.errors import BytelmError
 from bytelm.exact.tokenizers.added import behind_added
 from bytelm.exact.tokenizers.components import BLANK, REFUSED, Limit, limits, parts
@@ -104,6 +104,11 @@ def read_definition(definition: Json) -> TokenizerTables:
             "keep every byte of its text, so it has no exact byte probabilities (BERT's WordPiece "
             "is one)"
         )
+    if not model["vocab"]:
+        raise BytelmError(f"this {kind} tokenizer has no tokens: its vocabulary is empty")
+    if kind == "BPE":
+        distinct_ids(model["vocab"])
+    distinct_ids({added["content"]: added["id"] for added in definition.get("added_tokens", [])})
     found = list(limits(definition, over_bytes=over_bytes))
     refused = next((limit for limit in found if limit.action == REFUSED), None)
     if refused is not None:
