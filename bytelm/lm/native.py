@@ -19,7 +19,6 @@ from bytelm.errors import BytelmError
 from bytelm.lm.decoder import DecoderLM
 from bytelm.lm.decoder_rows import Row
 from bytelm.lm.protocol import Context, plain_bytes
-from bytelm.lm.sliding_context import SlidingContext
 from bytelm.nn.state import State
 
 
