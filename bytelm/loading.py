@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from bytelm.arch.base import STORED, ByteModel
-from bytelm.damage import malformed
 from bytelm.device import choose_device
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.lm.classifier import Classifier
@@ -26,11 +24,10 @@ from bytelm.lm.filler import Filler
 from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM
 from bytelm.lm.seq2seq import Seq2SeqLM
-from bytelm.model_bounds import bounded_by
 from bytelm.model_paths import no_model
-from bytelm.nn.quantized import replace_layers
-from bytelm.registry import LOADERS, architecture
+from bytelm.registry import LOADERS
 from bytelm.run import Description, Run
+from bytelm.run_model import load_model as load_model
 from bytelm.vocab import ByteVocab, TokenVocab
 
 if TYPE_CHECKING:
@@ -307,52 +304,6 @@ def load_filler(path: str | Path, *, device: Device | None = None) -> Filler:
         window=description.context_bytes,
         encode=(lambda text: bpe.encode(text).tolist()) if reads_tokens else None,
     )
-
-
-def load_model(path: str | Path) -> ByteModel:
-    """The `ByteModel` of a run directory with its weights, on the CPU, in evaluation mode.
-
-    Raises `CheckpointError` if config.json or the weights are missing or do not fit each other.
-    """
-    run = Run(Path(path))
-    stored = run.description()
-    weights = run.read_weights()
-    shapes = [tuple(tensor.shape) for tensor in weights.values()]
-    with malformed(run.path / "config.json", "the description of a model"):
-        kind = architecture(stored.arch)
-        config = kind.Config.model_validate(stored.config, context=STORED)  # type: ignore[attr-defined]
-        with torch.device("meta"), bounded_by(shapes, run.path):
-            model = kind(config, stored.vocab, **_arguments(kind, stored))
-            if stored.quantization:
-                _quantize(model, stored, run.path)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in weights.items()}
-    if expected != found:
-        wrong = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-        )
-        raise CheckpointError(
-            f"the weights in {run.path} do not fit its config.json: {len(wrong)} tensors are "
-            f"missing, surplus or of another shape, e.g. {', '.join(wrong[:3])}"
-        )
-    model.load_state_dict(weights, assign=True)
-    assert not any(buffer.is_meta for buffer in model.buffers()), f"{kind} has an unsaved buffer"
-    return model.eval()
-
-
-def _quantize(model: ByteModel, stored: Description, path: Path) -> None:
-    """Make the layers that config.json names quantized ones; `CheckpointError` if it cannot be."""
-    assert stored.quantization is not None, "only what is quantized comes here"
-    try:
-        replace_layers(model, list(stored.quantization["layers"]), stored.quantization["scheme"])
-    except (BytelmError, KeyError) as error:
-        raise CheckpointError(f"{path} does not describe a quantized model: {error}") from None
-
-
-def _arguments(kind: type, stored: Description) -> dict[str, Any]:
-    """What the constructor takes besides config and vocabulary, as it was stored."""
-    names = inspect.signature(kind).parameters
-    return {name: value for name, value in stored.arguments.items() if name in names}
 
 
 def _tokenizer(path: Path) -> BinaryBPE:

@@ -85,6 +85,7 @@ ARCHITECTURES = Registry(
         "spacebyte": "bytelm.arch.spacebyte:SpaceByte",
         "wordpool": "bytelm.arch.wordpool:WordPool",
         "megabyte": "bytelm.arch.megabyte:MegaByte",
+        "blt": "bytelm.arch.blt:BLT",
         "encdec": "bytelm.arch.encdec:EncDec",
         "encoder": "bytelm.arch.encoder:Encoder",
         "byte2word": "bytelm.arch.byte2word:Byte2Word",

@@ -184,6 +184,7 @@ ELSEWHERE = {
     "bytelm.nn.ngrams._FACTOR": "tests/nn/test_ngrams.py (rows are spread)",
     "bytelm.nn.ngrams.BEFORE": "tests/nn/test_ngrams.py",
     "bytelm.nn.ngrams._FOLD": "tests/nn/test_ngrams.py (rows are spread)",
+    "bytelm.nn.ngrams._WORD": "tests/nn/test_ngrams.py (wrap-around)",
     "bytelm.nn.quantized._ALIGNMENT": "tests/hub/test_quantize.py (weights anywhere)",
     "bytelm.nn.tables.NONE": "tests/nn",
     "bytelm.nn.fused.SMALLEST": "tests/nn/test_fused.py",

@@ -42,10 +42,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "recipe_sections": ("paths", "data.settings"),
     "recipe_overrides": ("errors", "recipe_sections"),
     "recipe": ("errors", "damage", "registry", "recipe_sections", "recipe_overrides"),
+    "run_model": (
+        *("errors", "damage", "model_bounds", "vocab", "registry", "run", "arch.base"),
+        "nn.quantized",
+    ),
     "run": ("errors", "damage", "vocab", "files", "version", "recipe"),
     "training": (
         *(*_BASE, "progress", "memory", "locks", "device", "arch.base", "data", "objectives"),
-        *("recipe", "recipe_sections", "registry", "run", "tokenizer"),
+        *("recipe", "recipe_sections", "registry", "run", "run_model", "tokenizer"),
     ),
     "lm": ("errors", "vocab", "data.batch", "arch.base", "nn"),
     "lm.subword": (*_BASE, "data.batch", "arch.base", "tokenizer", "exact", "lm"),
@@ -56,14 +60,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "exact.models.trained": ("errors", "vocab", "exact", "arch.base", "nn", "tokenizer"),
     "model_paths": ("errors", "registry", "recipe"),
     "loading": (
-        *("errors", "damage", "model_bounds", "vocab", "registry", "run", "device"),
-        *("model_paths", "arch.base", "lm", "exact", "tokenizer", "nn.quantized"),
+        *("errors", "vocab", "registry", "run", "run_model", "device", "model_paths"),
+        *("lm", "exact", "tokenizer"),
     ),
     "evaluate": (
         *(*_BASE, "arch.base", "data", "objectives", "recipe", "run", "training"),
         *("lm", "loading", "pictures"),
     ),
-    "hub": ("errors", "damage", "model_bounds", "vocab", "arch", "lm", "loading"),
+    "hub": ("errors", "damage", "model_bounds", "vocab", "nn", "arch", "lm", "loading"),
     "hub.quantize": ("errors", "files", "arch.base", "nn", "loading", "run"),
 }
 GRAPH = {
@@ -188,7 +192,7 @@ def test_every_recipe_is_valid_and_has_a_card():
     assert {"hnet-tiny", "hnet-small", "transformer-tiny", "mambabyte-tiny"} <= set(names)
     for name in names:
         recipe = Recipe.load(ROOT / "models" / f"{name}.toml")
-        assert name.startswith((recipe.model.arch, "mambabyte")), name
+        assert name.startswith((recipe.model.arch, "mambabyte", "blt-patcher")), name
         assert (ROOT / "models" / f"{name}.md").is_file(), f"{name} has no card"
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Protocol
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bytelm.arch.base import (
     ArchConfig,
@@ -113,7 +114,7 @@ class BackboneModel(CausalModel[S]):
         self.reset_parameters()
         self.ngrams: NGramTables | None = None
         if isinstance(config, NGramConfig) and config.ngrams:
-            self.ngrams = NGramTables(config.ngrams, config.ngram_rows, dim)
+            self.ngrams = self.make_ngrams(config, dim)
 
     # -- what an architecture writes ---------------------------------------------------------------
 
@@ -137,6 +138,10 @@ class BackboneModel(CausalModel[S]):
         """The body in place, from a state of `rows` rows; None = only `extend_body` decodes.
         compiled: through kernels, where all its stacks have them."""
         return None
+
+    def make_ngrams(self, config: NGramConfig, dim: int) -> NGramTables:
+        """The tables of n-grams, for vectors of width D."""
+        return NGramTables(config.ngrams, config.ngram_rows, dim)
 
     @abstractmethod
     def reset_body(self) -> None:
@@ -250,7 +255,9 @@ class NGramSteps:
     """A body behind the n-gram tables; tail (B, K) as in `NGramTables`."""
 
     def __init__(self, tables: NGramTables, tail: Tensor, body: BodySteps):
-        self._tables, self._tail, self._body = tables, tail.clone(), body
+        self._tables, self._body = tables, body
+        self._table = tables.table.weight.detach()
+        self._latest: list[list[int]] = [row[::-1] for row in tail.tolist()]  # newest first
 
     @property
     def chunks(self) -> int:
@@ -259,17 +266,19 @@ class NGramSteps:
 
     def step(self, x_nD: Tensor, rows: Sequence[int] | None, ids: Sequence[int]) -> Tensor:
         """As `BodySteps.step`."""
-        index = torch.arange(len(self._tail)) if rows is None else torch.tensor(list(rows))
-        index = index.to(x_nD.device)
-        latest = torch.tensor(ids, device=x_nD.device)[:, None]
-        tail = self._tail.index_select(0, index)
-        x = x_nD + self._tables(latest, tail)[:, 0]
-        self._tail.index_copy_(0, index, self._tables.new_tail(tail, latest, None))
+        found = []
+        for b, symbol in zip(range(len(ids)) if rows is None else rows, ids, strict=True):
+            latest = [symbol, *self._latest[b]]
+            found.append(self._tables.rows_after(latest))
+            self._latest[b] = latest[:-1]
+        index = torch.tensor(found, device=x_nD.device)
+        x = x_nD + F.embedding_bag(index, self._table, mode="sum")
         return self._body.step(x, rows, ids)
 
     def state(self) -> NGramState:
         """The immutable state of all rows."""
-        return NGramState(self._tail.clone(), self._body.state())
+        tail = torch.tensor([row[::-1] for row in self._latest], device=self._table.device)
+        return NGramState(tail, self._body.state())
 
 
 class BackboneStepper(Stepper):

@@ -75,6 +75,11 @@ class ArchConfig(BaseModel):
         parameters, their initialisation and roles, nor outputs and losses. By default none."""
         return iter(())
 
+    def trained_parts(self) -> Mapping[str, str]:
+        """Keyword argument of the model -> run directory whose model it takes there, as a
+        `TrainedPart`. By default none."""
+        return {}
+
     @model_validator(mode="after")
     def _refuse_idle(self, info: ValidationInfo) -> Self:
         if (info.context or {}).get("stored"):
@@ -109,6 +114,29 @@ class ModelOutput:
     loss: Tensor | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)
     stats: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedPart:
+    """A trained model that becomes a part of another one, which stores its weights.
+
+    arch           its name in the registry
+    model          itself, for nobody else to use
+    context_bytes  positions of the rows it was trained on
+    """
+
+    arch: str
+    model: "ByteModel"
+    context_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but its weights, as JSON values."""
+        return {
+            "arch": self.arch,
+            "config": self.model.config.model_dump(mode="json"),
+            "vocabulary": self.model.vocab.to_dict(),
+            "context_bytes": self.context_bytes,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -255,7 +255,7 @@ class SpaceByteSteps:
     def state(self) -> SpaceByteState:
         """The immutable state of all rows."""
         return SpaceByteState(
-            position=torch.tensor(self._position, device=self._body.encoder.rmsnorm.weight.device),
+            position=torch.tensor(self._position, device=self._body.encoder.device),
             encoder=self._encoder.state(),
             rule=self._rule.state(),
             inner=self._inner.state(),

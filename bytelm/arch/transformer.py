@@ -6,6 +6,8 @@ cost then grows with the window instead of the context. It shares its layers wit
 H-Net (`bytelm.nn.stack`): it is that stack between a byte table and a head (`arch/backbone.py`).
 """
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from bytelm.data.batch import Batch
 from bytelm.nn.segments import Segments
 from bytelm.nn.stack import Stack, StackOptions, StackState, stack_flops
 from bytelm.nn.stepping.stack import StackSteps
+from bytelm.nn.tables import id_map
 from bytelm.vocab import Vocab
 
 
@@ -30,6 +33,12 @@ class TransformerConfig(NGramConfig):
     )
     window: int = Field(-1, ge=-1, description="earlier bytes each byte sees; -1 = all")
     qk_norm: bool = Field(True, description="unit-RMS queries and keys")
+    rotary_base: float = Field(10_000.0, gt=0, description="base of the rotary frequencies")
+    table: Literal["own", "blt"] = Field(
+        "own",
+        description="rows of the byte table: own, or those of the released BLTs, which the patcher "
+        "of a model for export to transformers needs",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "TransformerConfig":
@@ -48,6 +57,7 @@ class TransformerConfig(NGramConfig):
             window=self.window,
             qk_norm=self.qk_norm,
             conv=self.conv,
+            base=self.rotary_base,
         )
 
     @property
@@ -69,6 +79,7 @@ class Transformer(BackboneModel[StackState]):
             vocab,
             dim=config.d_model,
             make_body=lambda: Stack(config.layout, config.stack_options()),
+            ids=id_map(config.table, vocab),
         )
 
     def forward_body(self, x_BLD: Tensor, segments: Segments, batch: Batch) -> BodyOutput:

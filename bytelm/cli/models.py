@@ -143,16 +143,13 @@ def _recipe_names() -> list[str]:
 
 def _describe(name: str) -> dict[str, Any]:
     """One recipe's figures; `error` instead when it is not valid here."""
-    import torch
-
     from bytelm.errors import BytelmError
     from bytelm.recipe import Recipe
-    from bytelm.training import build
+    from bytelm.training.build import outline
 
     try:
         recipe = Recipe.load(name)
-        with torch.device("meta"):
-            model = build(recipe)
+        model = outline(recipe)
     except BytelmError as error:
         return {"name": name, "error": str(error)}
     context = recipe.train.context_bytes

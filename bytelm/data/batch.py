@@ -27,7 +27,8 @@ class Batch:
     lengths       (B,)    valid positions of each row; None = all L
     document_ids  (B, L)  positions with different ids must not see each other (packed documents);
                           non-decreasing along a row; None = one document per row
-    boundaries    (B, L)  bool, chunk starts for models with boundary="given"; or None
+    boundaries    (B, L)  bool, chunk starts for models with boundary="given"; or None. BLT needs
+                          (B, L + 1): it must know whether a patch ends at the last position
     labels        (B,)    class of each row, IGNORE = none, for classification; or None
     source                what an encoder reads: a batch of B rows of its own; or None
     raw_bytes             how many raw data bytes are predicted by `targets` (for bits per byte)
@@ -59,8 +60,9 @@ class Batch:
         if self.lengths is None or not len(self.lengths):
             return self
         longest = max(1, int(self.lengths.max()))
+        dropped = self.ids.shape[1] - longest
         kept = {
-            name: value[:, :longest]
+            name: value[:, : value.shape[1] - dropped]
             for name in ("ids", "targets", "document_ids", "boundaries")
             if (value := getattr(self, name)) is not None
         }

@@ -17,7 +17,7 @@ from bytelm.arch.base import ByteModel
 from bytelm.damage import malformed, one_line
 from bytelm.errors import BytelmError, CheckpointError, unknown_name
 
-_FORMATS = {"hnet": "bytelm.hub.hnet"}
+_FORMATS = {"hnet": "bytelm.hub.hnet", "blt": "bytelm.hub.blt"}
 
 
 def from_official(
@@ -27,7 +27,7 @@ def from_official(
 ) -> ByteModel:
     """A model from a release's configuration (a mapping or a JSON file) and weights.
 
-    kind        "hnet"
+    kind        "hnet" (goombalab/hnet) or "blt" (`BltForCausalLM` of transformers)
     state_dict  tensors by the release's names, or a .safetensors / .pt file; None = initialised.
                 Build under `torch.device("meta")` to get shapes only.
 

@@ -105,11 +105,16 @@ class PreviousIdRule(BoundaryRule):
         assert ids is not None, f"{type(self).__name__} exists at the outermost level only"
         before = torch.cat((state.id[:, None], ids[:, :-1]), dim=1)
         last = last_valid(ids, stretch.counts)
-        return Cuts(self.starts(ids, before, stretch.boundaries)), PreviousId(last)
+        starts = self.starts(ids, before, stretch.boundaries)
+        return Cuts(starts, ends=self.ends(ids, stretch.boundaries)), PreviousId(last)
 
     @abstractmethod
     def starts(self, ids_BL: Tensor, before_BL: Tensor, given_BL: Tensor | None) -> Tensor:
         """(B, L) bool from each id, the one before it, and those given from outside."""
+
+    def ends(self, ids_BL: Tensor, given: Tensor | None) -> Tensor | None:
+        """(B, L) bool as in `Cuts`; None for rules that need the next id to say so."""
+        return None
 
 
 class SpaceRule(PreviousIdRule):
@@ -129,14 +134,24 @@ class GivenRule(PreviousIdRule):
 
     def starts(self, ids_BL: Tensor, before_BL: Tensor, given_BL: Tensor | None) -> Tensor:
         if given_BL is not None:
-            return given_BL
+            return given_BL[:, : ids_BL.shape[1]]
+        return torch.isin(before_BL, torch.tensor(self.after, device=before_BL.device))
+
+    def ends(self, ids_BL: Tensor, given: Tensor | None) -> Tensor | None:
+        if given is None:
+            return torch.isin(ids_BL, torch.tensor(self.after, device=ids_BL.device))
+        return given[:, 1:] if given.shape[1] > ids_BL.shape[1] else None
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """`options.after`; `BytelmError` if it is empty."""
         if not self.options.after:
             raise BytelmError(
                 'the model has boundaries = "given", but the batch carries none and '
                 "given_after is empty: set it to the byte values after which a chunk starts (such "
                 "as [10] for lines), or use boundaries = 'fixed' with the record size as target"
             )
-        return torch.isin(before_BL, torch.tensor(self.options.after, device=before_BL.device))
+        return self.options.after
 
 
 RULES: dict[RuleName, type[BoundaryRule]] = {

@@ -45,7 +45,10 @@ class Stretch:
     positions   (L,) or (B, L)  index of each position in its own document
     counts      (B,) positions of each row that are real, at least 1; None = all L
     ids         (B, L)  the symbols themselves; None where the positions are chunks
-    boundaries  (B, L) bool, chunk starts given from outside; or None
+    boundaries  (B, L) bool, chunk starts given from outside; or None. (B, L + 1) says of the last
+                position too whether its chunk ends there
+    document_ids  (B, L) of packed documents; None = one document per row
+    whole       these are all positions of the rows: the state after them is not wanted
     """
 
     x: Tensor
@@ -53,6 +56,8 @@ class Stretch:
     counts: Tensor | None = None
     ids: Tensor | None = None
     boundaries: Tensor | None = None
+    document_ids: Tensor | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)

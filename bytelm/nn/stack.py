@@ -65,10 +65,11 @@ class StackOptions:
         qk_norm: bool = True,
         causal: bool = True,
         conv: int = 0,
+        base: float = 10_000.0,
     ) -> "StackOptions":
         """Of a stack of T (and c) layers: rotary positions on `rotary_dim` channels per head (0 =
         all), SwiGLU of width `hidden` (0 = 8/3 dim, rounded up to a multiple of 64). conv: width of
-        the convolutions of c layers, if there are any.
+        the convolutions of c layers, if there are any; base: of the rotary frequencies.
 
         `ValueError` if `dim` is not `heads` heads of even width, or the rotation does not fit one.
         """
@@ -83,6 +84,7 @@ class StackOptions:
             window=window,
             qk_norm=qk_norm,
             causal=causal,
+            base=base,
         )
         ssm = SSMOptions(d_conv=conv) if conv else SSMOptions()
         hidden = hidden or -(-dim * 8 // 3 // 64) * 64
@@ -127,13 +129,16 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """(B, L, D) -> (B, L, D) through the layers of one layout string and a final RMSNorm."""
+    """(B, L, D) -> (B, L, D) through the layers of one layout string and a final RMSNorm.
 
-    def __init__(self, layout: str, options: StackOptions):
+    norm: whether there is one; BLT's networks hand their residual stream on as it is.
+    """
+
+    def __init__(self, layout: str, options: StackOptions, *, norm: bool = True):
         super().__init__()
-        self.letters = parse_layout(layout)
+        self.letters, self.dim = parse_layout(layout), options.dim
         self.layers = nn.ModuleList(Block(letter, options) for letter in self.letters)
-        self.rmsnorm = RMSNorm(options.dim, eps=options.eps)
+        self.rmsnorm = RMSNorm(options.dim, eps=options.eps) if norm else nn.Identity()
 
     def forward(self, x_BLD: Tensor, segments: Segments) -> Tensor:
         x = x_BLD.to(torch.promote_types(x_BLD.dtype, torch.float32))
@@ -160,6 +165,16 @@ class Stack(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, Block)
             yield layer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self._blocks()).norm1.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self._blocks()).norm1.weight.device
 
     @property
     def height(self) -> int:

@@ -82,7 +82,8 @@ def id_map(table: Table, vocab: Vocab) -> IdMap:
     hnet  the released H-Nets: 256 rows, of which 254 is BOS and 255 EOS (goombalab/hnet)
     byt5  384 rows: pad (which starts decoders, so also BOS) 0, EOS 1, byte b row b + 3, sentinel k
           row 258 - k, as its pre-training spelled them (google-research/byt5)
-    blt   260 rows: BOS 1, EOS 2, byte b row b + 4 (facebookresearch/blt)
+    blt   260 rows: BOS 1, EOS 2, byte b row b + 4; the two that no text has, 0 (begin of example)
+          and 3 (a patch delimiter), are PAD and SEP (facebookresearch/blt)
 
     `BytelmError` for a table of bytes with a vocabulary of tokens, or without rows for the
     vocabulary's sentinels.
@@ -130,5 +131,10 @@ _SCHEMES = {
         specials={"bos": 0, "pad": 0, "eos": 1},
         first_sentinel=258,
     ),
-    "blt": _Scheme(name="a released BLT", rows=260, offset=4, specials={"bos": 1, "eos": 2}),
+    "blt": _Scheme(
+        name="a released BLT",
+        rows=260,
+        offset=4,
+        specials={"pad": 0, "bos": 1, "eos": 2, "sep": 3},
+    ),
 }

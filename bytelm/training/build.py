@@ -1,16 +1,18 @@
 """From a recipe to its parts, each made once and handed down: corpora, objective, model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bytelm.arch.base import ByteModel
+from bytelm.arch.base import ByteModel, TrainedPart
 from bytelm.data.bundled import find_data
 from bytelm.errors import DataError, RecipeError
 from bytelm.objectives import Objective, Setup
 from bytelm.recipe import Recipe
+from bytelm.run import Description, Run
+from bytelm.run_model import described_part, trained_parts
 from bytelm.training.data import Corpora
 
 if TYPE_CHECKING:
@@ -24,6 +26,14 @@ def build(recipe: "Recipe | str | Path") -> ByteModel:
     """
     recipe = as_recipe(recipe)
     return build_model(recipe, build_objective(recipe, open_corpora(recipe)))
+
+
+def outline(recipe: "Recipe | str | Path") -> ByteModel:
+    """The shapes of a recipe's model, on the meta device: of what is trained, not of trained models
+    that are to become a part of it."""
+    recipe = as_recipe(recipe)
+    with torch.device("meta"):
+        return build_model(recipe, build_objective(recipe, open_corpora(recipe)), {})
 
 
 def open_corpora(recipe: Recipe) -> Corpora:
@@ -42,8 +52,13 @@ def build_objective(recipe: Recipe, corpora: Corpora) -> Objective:
     return recipe.objective_class(recipe.objective_config, setup)
 
 
-def build_model(recipe: Recipe, objective: Objective) -> ByteModel:
-    """The model of a recipe for its objective; `RecipeError` where the two do not go together."""
+def build_model(
+    recipe: Recipe, objective: Objective, parts: Mapping[str, TrainedPart] | None = None
+) -> ByteModel:
+    """The model of a recipe for its objective; `RecipeError` where the two do not go together.
+
+    parts  the trained models that become a part of it; None = those that the recipe names
+    """
     kind, config = recipe.architecture, recipe.arch_config
     if kind.family != objective.family:
         raise RecipeError(
@@ -51,9 +66,38 @@ def build_model(recipe: Recipe, objective: Objective) -> ByteModel:
             f"model.arch {recipe.model.arch!r} is of the family {kind.family!r}: choose another "
             "of the two"
         )
+    parts = trained_parts(config) if parts is None else parts
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return kind(config, objective.vocab, **objective.model_arguments())
+        return kind(config, objective.vocab, **objective.model_arguments(), **parts)
+
+
+def parts_of(recipe: Recipe, run: Run, *, begun: bool) -> dict[str, TrainedPart]:
+    """The trained models that become a part of a recipe's: from where the recipe says or, in a run
+    that has `begun` and so holds their weights, as it describes them."""
+    if not begun:
+        return trained_parts(recipe.arch_config)
+    stored = run.description().arguments
+    return {name: described_part(stored[name]) for name in recipe.arch_config.trained_parts()}
+
+
+def arguments_of(objective: Objective, parts: Mapping[str, TrainedPart]) -> dict[str, Any]:
+    """What a run stores of the model's arguments besides config and vocabulary."""
+    described = {name: part.to_dict() for name, part in parts.items()}
+    return {**objective.model_arguments(), **described}
+
+
+def describe(
+    recipe: Recipe, model: ByteModel, objective: Objective, arguments: Mapping[str, Any]
+) -> Description:
+    """What config.json of a run says about its model."""
+    return Description.of(
+        recipe,
+        model,
+        specials=objective.specials,
+        arguments=arguments,
+        files=objective.files(),
+    )
 
 
 def open_tokenizer(path: str) -> "BinaryBPE":

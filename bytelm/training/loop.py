@@ -24,10 +24,18 @@ from bytelm.data.batch import Batch
 from bytelm.errors import RecipeError, TrainingError
 from bytelm.memory import keep_freed_memory
 from bytelm.recipe import Recipe
-from bytelm.run import WEIGHTS, Description, Run
+from bytelm.run import WEIGHTS, Run
 from bytelm.training import banner
 from bytelm.training.alarms import Alarms
-from bytelm.training.build import as_recipe, build_model, build_objective, open_corpora
+from bytelm.training.build import (
+    arguments_of,
+    as_recipe,
+    build_model,
+    build_objective,
+    describe,
+    open_corpora,
+    parts_of,
+)
 from bytelm.training.checkpoint import (
     Position,
     gather_weights,
@@ -93,8 +101,10 @@ class Trainer:
         self.recipe, self.run, self.ranks = recipe, run, ranks
         corpora = open_corpora(recipe)
         self.objective = build_objective(recipe, corpora)
+        parts = parts_of(recipe, run, begun=latest_checkpoint(run.checkpoints) is not None)
+        arguments = arguments_of(self.objective, parts)
         if run.exists:
-            check_resumable(recipe, run, self.objective.vocab, self.objective.model_arguments())
+            check_resumable(recipe, run, self.objective.vocab, arguments)
         self.data = TrainingData(
             corpora,
             self.objective,
@@ -105,16 +115,10 @@ class Trainer:
             world=ranks.world,
         )
         self.heldout = self.data.heldout if recipe.evaluate.every else None
-        self.model = build_model(recipe, self.objective).to(ranks.device)
+        self.model = build_model(recipe, self.objective, parts).to(ranks.device)
         if ranks.first:
             files = self.objective.files()
-            description = Description.of(
-                recipe,
-                self.model,
-                specials=self.objective.specials,
-                arguments=self.objective.model_arguments(),
-                files=files,
-            )
+            description = describe(recipe, self.model, self.objective, arguments)
             run.begin(recipe, description, files=files)
         ranks.wait()
         self.display = Display(silent=not ranks.first)

@@ -6,7 +6,14 @@ from typing import Any
 
 import torch
 
-from bytelm.arch.base import ByteModel, EncoderModel, Family, Seq2SeqModel
+from bytelm.arch.base import (
+    ArchConfig,
+    ByteModel,
+    EncoderModel,
+    Family,
+    Seq2SeqModel,
+    TrainedPart,
+)
 from bytelm.data.batch import IGNORE, Batch
 from bytelm.registry import architecture
 from bytelm.vocab import ByteVocab
@@ -26,6 +33,15 @@ _PATCHES = {
 
 _MEGABYTE = {**_PATCHES, "patch": 4}
 del _MEGABYTE["window"]
+_BLT = {
+    "d_local": 32,
+    "d_model": 48,
+    "heads": 2,
+    "layers": 1,
+    "window": 5,
+    "ngrams": [2, 4],
+    "ngram_rows": 50,
+}
 
 CASES: dict[str, tuple[str, dict]] = {
     "transformer": ("transformer", {"layers": 2, "d_model": 32, "heads": 2}),
@@ -166,6 +182,23 @@ CASES: dict[str, tuple[str, dict]] = {
         {**_WORDS, "prefixes": 4, "encoder_layers": 1, "ngrams": [2, 4], "ngram_rows": 50},
     ),
     "megabyte": ("megabyte", {**_MEGABYTE, "ngrams": [2, 3], "ngram_rows": 50}),
+    "blt-given": (
+        "blt",
+        {
+            **{**_BLT, "d_model": 64, "slots": 1, "window": -1, "ngram_functions": 2},
+            "boundaries": "given",
+            "given_after": [32, 101],
+        },
+    ),
+    "blt-entropy": ("blt", {**_BLT, "qk_norm": False}),
+    "blt-both": (
+        "blt",
+        {
+            **{**_BLT, "ngrams": [3], "slots": 3, "encoder_layers": 2, "decoder_layers": 3},
+            **{"decoder_reads": "first", "entropy": "both", "threshold": 2.2, "rise": 0.2},
+            "max_patch": 4,
+        },
+    ),
     "encdec": ("encdec", {"d_model": 32, "heads": 2, "hidden": 48}),
     "encdec-qk-norm": (
         "encdec",
@@ -203,9 +236,9 @@ def make(name: str, *, seed: int = 0, **changes: Any) -> ByteModel:
     settings = {**settings, **changes}
     torch.manual_seed(seed)
     cls = architecture(arch)
-    more = {"labels": LABELS} if cls.family == "encoder" else {}
     with default_dtype(torch.float64):
-        model = cls(cls.Config(**settings), ByteVocab(), **more)
+        config = cls.Config(**settings)
+        model = cls(config, ByteVocab(), **arguments_of(cls, config))
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim <= 1 or not parameter.any():
@@ -213,6 +246,25 @@ def make(name: str, *, seed: int = 0, **changes: Any) -> ByteModel:
                 elif parameter.ndim == 2 and parameter.std() < 0.1:
                     parameter.mul_(4)
     return model.eval()
+
+
+def arguments_of(cls: type[ByteModel], config: ArchConfig) -> dict[str, Any]:
+    """What a model takes besides config and vocabulary."""
+    more: dict[str, Any] = {"labels": LABELS} if cls.family == "encoder" else {}
+    return more | {name: small_part() for name in config.trained_parts()}
+
+
+def small_part() -> TrainedPart:
+    """A "trained" model whose distributions differ in their entropy, between 0 and 4 nats."""
+    settings = {"layers": 1, "d_model": 16, "heads": 1}
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    kind = architecture("transformer")
+    model = kind(kind.Config(**settings), ByteVocab())
+    with torch.no_grad():
+        model.lm_head.weight.mul_(40)
+    torch.set_rng_state(state)
+    return TrainedPart(arch="transformer", model=model, context_bytes=12)
 
 
 def training_batch(model: ByteModel, *, seed: int = 0) -> Batch:

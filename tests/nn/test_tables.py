@@ -18,7 +18,7 @@ def oracle(table):
     if table == "byt5":
         sentinels = {VOCAB[f"sentinel_{k}"]: 258 - k for k in range(3)}
         return {**{b: b + 3 for b in range(256)}, bos: 0, pad: 0, eos: 1, **sentinels}
-    return {**{b: b + 4 for b in range(256)}, bos: 1, eos: 2}
+    return {**{b: b + 4 for b in range(256)}, pad: 0, bos: 1, eos: 2, VOCAB["sep"]: 3}
 
 
 @pytest.mark.parametrize(("table", "rows"), [("hnet", 256), ("byt5", 384), ("blt", 260)])

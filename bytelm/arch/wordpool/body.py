@@ -178,7 +178,7 @@ class WordBody(nn.Module):
         plan = rows.plan
         closed = plan.counts - 1
         if plan.width == 1:
-            return x_BLD.new_zeros(len(x_BLD), 0, self.trunk.rmsnorm.weight.shape[0]), trunk
+            return x_BLD.new_zeros(len(x_BLD), 0, self.trunk.dim), trunk
         vectors = self.write(x_BLD, rows)[:, :-1]
         chosen = closed.nonzero()[:, 0]
         if len(chosen) == len(vectors):

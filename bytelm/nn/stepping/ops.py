@@ -42,7 +42,7 @@ def linear(layer: nn.Module) -> Map:
 
 
 def _copies(weight: Tensor) -> bool:
-    plain = type(weight) is nn.Parameter and type(weight.data) is Tensor
+    plain = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor
     exact = weight.dtype in (torch.float32, torch.float64)
     return plain and exact and weight.device.type == "cpu" and weight.numel() <= _COPIED
 

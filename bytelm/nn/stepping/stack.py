@@ -65,8 +65,8 @@ class StackSteps:
     chunks = 0
 
     def __init__(self, stack: Stack, state: StackState, rows: int, *, compiled: bool = False):
-        self._device = stack.rmsnorm.weight.device
-        self._exact = torch.promote_types(stack.rmsnorm.weight.dtype, torch.float32)
+        self._device = stack.device
+        self._exact = torch.promote_types(stack.dtype, torch.float32)
         self._lengths = _lengths(state, rows)  # positions that each row holds; 0 if nobody looks
         self._tables: dict[tuple[int, float, torch.dtype], RotaryTables] = {}
         self._attention: list[AttentionSteps] = []
@@ -74,7 +74,7 @@ class StackSteps:
         self._steps: list[Callable[[Tensor, Places], Tensor]] = []
         for layer, before in zip(stack.layers, state.layers, strict=True):
             self._add(layer, before)
-        self._norm = rms_norm(stack.rmsnorm)
+        self._norm = _norm(stack.rmsnorm)
         self._kernels = _kernels(stack, self._mixers) if compiled else None
         self._room = min((layer.capacity for layer in self._attention), default=0)
         if self._attention:
@@ -165,7 +165,7 @@ def compiles(stack: Stack) -> bool:
     """Whether all layers have compiled kernels: parts of ours, whose weights are plain arrays of
     one dtype, float32 or float64, on the CPU."""
     kinds = (Block, RMSNorm, Linear, SwiGLU, SelfAttention, Mamba2, ShortConv, nn.Conv1d)
-    dtype = stack.rmsnorm.weight.dtype
+    dtype = stack.dtype
     return (
         dtype in (torch.float32, torch.float64)
         and all(type(part) in kinds for layer in stack.layers for part in layer.modules())
