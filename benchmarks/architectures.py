@@ -2,6 +2,7 @@
 
     python benchmarks/fetch/make_texts.py TEXTS          # Finnish, Chinese, code: 11 MB of packages
     python -m benchmarks.architectures run --texts TEXTS [--rows FILE] [--runs DIR]
+    python -m benchmarks.architectures rates    # generation, for a quiet machine; and the table
     python -m benchmarks.architectures table [--rows FILE]
 
 One rule sets all widths: a training step of 1,024 bytes, optimizer included, takes about 0.2 CPU
@@ -19,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,18 @@ import torch
 import bytelm
 from benchmarks.common import RESULTS, store
 from benchmarks.hnet_study import read_rows, run
+from bytelm.arch.blt.entropy import threshold_for
 from bytelm.files import write_text
 from bytelm.lm.generate import generate
+from bytelm.lm.native import NativeLM
 from bytelm.memory import keep_freed_memory
+from bytelm.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 BYTES, SEEDS, HELDOUT = 98_304, 3, 32_768
 TEXTS = ("english", "chinese", "finnish", "code")
 DOCUMENT, MARKS = "docs/architectures.md", ("<!-- measured -->", "<!-- /measured -->")
-WRITTEN = 400  # bytes that generation is timed over
+WRITTEN = 800  # bytes that generation is timed over
 # arm -> (recipe, settings other than the recipe's)
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "flat": ("transformer-tiny", ("layers=4", "d_model=160", "heads=4")),
@@ -47,23 +52,25 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
         "wordpool-tiny",
         ("layers=3", "d_model=256", "heads=4", "encoder_layers=1", "d_local=128", "local_heads=2"),
     ),
+    "BLT": (
+        "blt-tiny",
+        ("layers=3", "d_model=256", "heads=4", "d_local=128", "local_heads=2"),
+    ),
     "H-Net": (
         "hnet-tiny",
         ("d_model=[128, 256]", "head_dim=64", "d_intermediate=[0, 704]", "num_heads=[1, 4]"),
     ),
 }
 
+PATCHER_BYTES, PATCH = 196_608, 5.0  # what BLT's patcher trains on; bytes per patch aimed at
+
 
 def entry(text: str, arm: str, seed: int, texts: Path) -> dict[str, Any]:
     """One run, as `benchmarks.hnet_study` takes it."""
     recipe, settings = ARMS[arm]
-    overrides = [f"model.{setting}" for setting in settings]
+    overrides = [f"model.{setting}" for setting in settings] + data_of(text, texts)
     overrides += ["train.batch_bytes=1024", "train.context_bytes=1024"]
-    overrides.append("model.ngrams=[2, 3, 4]")
-    if text != "english":
-        for part in ("train", "heldout"):
-            overrides.append(f'data.{part}=["{texts / f"{text}-{part}.txt"}"]')
-    overrides.append(f"evaluate.bytes={HELDOUT}")
+    overrides += ["model.ngrams=[2, 3, 4]", f"evaluate.bytes={HELDOUT}"]
     return {
         "name": f"{text}/{arm}",
         "recipe": recipe,
@@ -73,6 +80,34 @@ def entry(text: str, arm: str, seed: int, texts: Path) -> dict[str, Any]:
     }
 
 
+def data_of(text: str, texts: Path) -> list[str]:
+    """The settings that name a text's files; English is what recipes have."""
+    if text == "english":
+        return []
+    parts = ("train", "heldout")
+    return [f'data.{part}=["{texts / f"{text}-{part}.txt"}"]' for part in parts]
+
+
+def patcher_of(text: str, texts: Path, runs: Path) -> list[str]:
+    """BLT's settings for a text: a patcher trained on it, once for all seeds, and the entropy that
+    makes patches of `PATCH` bytes at the beginning of the training text. What that costs is not
+    counted to the runs."""
+    path = runs / f"{text}/patcher"
+    if not path.exists():
+        overrides = [f"train.bytes={PATCHER_BYTES}", "train.threads=1", "train.dtype=bfloat16"]
+        overrides += ["train.checkpoint_every=0", "evaluate={}", *data_of(text, texts)]
+        recipe = Recipe.load("blt-patcher-tiny", overrides=overrides)
+        bytelm.train(recipe, run_dir=path)
+    lm = bytelm.load(str(path))
+    assert isinstance(lm, NativeLM)
+    file = ROOT / "data/prose/train.txt" if text == "english" else texts / f"{text}-train.txt"
+    with file.open("rb") as stream:
+        data = stream.read(32 * 256)
+    ids = torch.frombuffer(bytearray(data), dtype=torch.uint8).long().view(32, 256)
+    threshold = threshold_for(lm.model, ids, PATCH)
+    return [f'model.patcher="{path}"', f"model.threshold={threshold:.4f}"]
+
+
 def entries(texts: Path) -> Iterator[dict[str, Any]]:
     """All runs in their order."""
     for seed in range(SEEDS):
@@ -80,33 +115,41 @@ def entries(texts: Path) -> Iterator[dict[str, Any]]:
             yield from (entry(text, arm, seed, texts) for arm in ARMS)
 
 
-def writing_rate(run_dir: Path, prompt: bytes) -> float:
-    """Bytes per CPU second of greedy generation behind a prompt, one row."""
-    lm = bytelm.load(str(run_dir))
-    generate(lm, prompt, max_bytes=20, temperature=0)
-    began = time.process_time()
-    generate(lm, prompt, max_bytes=WRITTEN, temperature=0)
-    return WRITTEN / (time.process_time() - began)
+def writing_rates(runs: Path) -> dict[str, list[float]]:
+    """Bytes per CPU second of greedy generation by each English model, one row, compiled, behind
+    200 bytes; all models in turn, three times."""
+    paths = {arm: runs / f"english/{arm}-seed0" for arm in ARMS}
+    models = {arm: bytelm.load(str(path)) for arm, path in paths.items() if path.exists()}
+    prompt = (ROOT / "data/prose/heldout.txt").read_bytes()[:200]
+    write = partial(generate, prompt=prompt, temperature=0, backend="compiled")
+    for lm in models.values():
+        write(lm, max_bytes=20)
+    found: dict[str, list[float]] = {arm: [] for arm in models}
+    for _ in range(3):
+        for arm, lm in models.items():
+            began = time.process_time()
+            write(lm, max_bytes=WRITTEN)
+            found[arm].append(round(WRITTEN / (time.process_time() - began), 1))
+            print(arm, found[arm][-1], flush=True)
+    return found
 
 
 def run_all(texts: Path, rows: Path, runs: Path) -> None:
     """Every run that has no line yet."""
     runs.mkdir(parents=True, exist_ok=True)
-    prompts = {t: (texts / f"{t}-heldout.txt").read_bytes()[:200] for t in TEXTS[1:]}
-    prompts["english"] = (ROOT / "data/prose/heldout.txt").read_bytes()[:200]
     done = {(row["name"], row["seed"]) for row in read_rows(rows)}
     for todo in entries(texts):
         text, _, arm = todo["name"].partition("/")
         if (todo["name"], todo["seed"]) in done:
             continue
+        if arm == "BLT":
+            todo["overrides"] += patcher_of(text, texts, runs)
         row = run(todo, runs)
-        folder = runs / f"{todo['name']}-seed{todo['seed']}"
-        row["written_per_cpu_second"] = round(writing_rate(folder, prompts[text]), 1)
         row |= {"text": text, "arm": arm}
         del row["operations"]
         with rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        kept = ("name", "seed", "bits_per_byte", "cpu_seconds", "written_per_cpu_second")
+        kept = ("name", "seed", "bits_per_byte", "cpu_seconds")
         print(json.dumps({key: row[key] for key in kept}), flush=True)
 
 
@@ -131,7 +174,7 @@ def mean(values: list[float]) -> float:
     return statistics.mean(values)
 
 
-def write_table(rows: list[dict[str, Any]]) -> None:
+def write_table(rows: list[dict[str, Any]], rates: dict[str, list[float]]) -> None:
     """One line per text and arm; the CPU seconds compared at are those of a text's fastest arm. The
     table also goes into docs/architectures.md, and English figures into the cards of recipes."""
     table: list[list[object]] = [
@@ -148,8 +191,10 @@ def write_table(rows: list[dict[str, Any]]) -> None:
         for arm in arms:
             mine = [row for row in here if row["arm"] == arm]
             at = [at_seconds(row["curve"], min(spent.values())) for row in mine]
-            table.append([text, arm, *figures(mine, at)])
-    store("architectures", {"bytes": BYTES, "heldout_bytes": HELDOUT, "runs": rows}, table)
+            rate = f"{statistics.median(rates[arm]):.0f}" if arm in rates else ""
+            table.append([text, arm, *figures(mine, at), rate if text == "english" else ""])
+    result = {"bytes": BYTES, "heldout_bytes": HELDOUT, "runs": rows, "generation": rates}
+    store("architectures", result, table)
     page = (ROOT / DOCUMENT).read_text()
     before, rest = page.split(MARKS[0])
     made = (RESULTS / "architectures.md").read_text()
@@ -171,7 +216,6 @@ def figures(mine: list[dict[str, Any]], at: list[float]) -> list[str]:
         f"{mean(at):.3f}",
         f"{mean(chunks):.2f}" if chunks else "1",
         f"{speed:.1f}",
-        f"{mean([row['written_per_cpu_second'] for row in mine]):.0f}",
     ]
 
 
@@ -195,7 +239,7 @@ def card(recipe: str, mine: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=("run", "table"))
+    parser.add_argument("command", choices=("run", "rates", "table"))
     scratch = Path(tempfile.gettempdir())
     parser.add_argument("--texts", type=Path, default=scratch / "texts")
     parser.add_argument("--rows", type=Path, default=scratch / "architectures.jsonl")
@@ -203,13 +247,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
+    stored = RESULTS / "architectures.json"
+    before = json.loads(stored.read_text()) if stored.exists() else {"runs": []}
+    rates = before.get("generation", {})
     if options.command == "run":
         run_all(options.texts.resolve(), options.rows, options.runs)
-    else:
-        rows = read_rows(options.rows)
-        if not rows:  # made of the stored results again
-            rows = json.loads((RESULTS / "architectures.json").read_text())["runs"]
-        write_table(rows)
+        return
+    if options.command == "rates":
+        rates = writing_rates(options.runs)
+    write_table(read_rows(options.rows) or before["runs"], rates)
 
 
 if __name__ == "__main__":

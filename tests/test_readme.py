@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from bytelm.lm.classifier import Classifier
+from bytelm.nn.boundaries import RULES
+from bytelm.registry import ARCHITECTURES
 from tests.arch.cases import make
 from tests.lm.contract import hnet, transformer
 from tests.lm.runs import save_run
@@ -24,3 +26,10 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert names["state"].logprob < 0
+
+
+def test_the_page_on_architectures_names_every_causal_one_and_every_rule():
+    page = (ROOT / "docs/architectures.md").read_text(encoding="utf-8")
+    causal = [name for name, kind in ARCHITECTURES.items() if kind.family == "causal"]
+    missing = [name for name in [*causal, *RULES] if f"`{name}`" not in page]
+    assert causal and not missing
