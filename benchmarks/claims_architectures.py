@@ -68,7 +68,9 @@ ARCHITECTURE_CLAIMS = (
         verdict="holds",
         check=lambda r: all(
             arm_bits(r, text, "SpaceByte") < arm_bits(r, text, "MegaByte, P = 8")
-            for text in ("english",)
+            for text in dict.fromkeys(run["text"] for run in r["runs"])
+            if {"SpaceByte", "MegaByte, P = 8"}
+            <= {run["arm"] for run in r["runs"] if run["text"] == text}
         ),
     ),
 )

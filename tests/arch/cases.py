@@ -174,7 +174,6 @@ CASES: dict[str, tuple[str, dict]] = {
         "spacebyte",
         {**_PATCHES, "boundaries": "words", "d_model": 32, "ngrams": [2, 3], "ngram_rows": 50},
     ),
-    "spacebyte-fixed": ("spacebyte", {**_PATCHES, "boundaries": "fixed", "stride": 3}),
     "wordpool": ("wordpool", {**_WORDS, "prefixes": 1, "max_word": 5}),
     "wordpool-2": ("wordpool", {**_WORDS, "prefixes": 2, "max_word": 9}),
     "wordpool-4": (
