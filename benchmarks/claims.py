@@ -7,6 +7,7 @@ function of the JSON in benchmarks/results. Results that support no claim are li
 
 from benchmarks.claim import Claim, count
 from benchmarks.claims_architectures import ARCHITECTURE_CLAIMS
+from benchmarks.claims_blt import BLT_CLAIMS
 from benchmarks.claims_data import DATA_CLAIMS
 from benchmarks.claims_study import STUDY_CLAIMS
 from benchmarks.figures import (
@@ -157,6 +158,7 @@ CLAIMS = (
     ),
     *STUDY_CLAIMS,
     *ARCHITECTURE_CLAIMS,
+    *BLT_CLAIMS,
     Claim(
         claim="Cutting at space-like bytes beats patches of fixed length and flat byte-level "
         "Transformers at equal training compute",

@@ -91,12 +91,9 @@ class BytesFromSlots(nn.Module):
         self.Wkv = Linear(D, (2 if self.chooses else 1) * D, bias=False)
         self.out_proj = Linear(D, D, bias=False)
 
-    def keys_values(self, slots: Tensor) -> Tensor:
-        """(..., k, 2 D) of slots (..., k, D), or their values alone where k is 1."""
-        return self.Wkv(self.k_norm(slots))
-
-    def forward(self, x_BLD: Tensor, kv_BCkE: Tensor, reads_BL: Tensor) -> Tensor:
-        """x and what each byte finds in the patch that it reads: (B, L, D)."""
+    def forward(self, x_BLD: Tensor, slots_BCkD: Tensor, reads_BL: Tensor) -> Tensor:
+        """x and what each byte finds in the slots of the patch that it reads: (B, L, D)."""
+        kv_BCkE = self.Wkv(self.k_norm(slots_BCkD))  # keys and values; values alone where k is 1
         kv = take(kv_BCkE.flatten(2), reads_BL)  # (B, L, k E)
         if not self.chooses:
             return x_BLD + self.out_proj(kv)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bytelm.arch.base import ByteModel, TrainedPart
+from bytelm.damage import malformed
 from bytelm.data.bundled import find_data
 from bytelm.errors import DataError, RecipeError
 from bytelm.objectives import Objective, Setup
 from bytelm.recipe import Recipe
-from bytelm.run import Description, Run
+from bytelm.run import CONFIG, Description, Run
 from bytelm.run_model import described_part, trained_parts
 from bytelm.training.data import Corpora
 
@@ -77,8 +78,9 @@ def parts_of(recipe: Recipe, run: Run, *, begun: bool) -> dict[str, TrainedPart]
     that has `begun` and so holds their weights, as it describes them."""
     if not begun:
         return trained_parts(recipe.arch_config)
-    stored = run.description().arguments
-    return {name: described_part(stored[name]) for name in recipe.arch_config.trained_parts()}
+    stored, names = run.description().arguments, recipe.arch_config.trained_parts()
+    with malformed(run.path / CONFIG, "the description of a model"):
+        return {name: described_part(stored[name]) for name in names}
 
 
 def arguments_of(objective: Objective, parts: Mapping[str, TrainedPart]) -> dict[str, Any]:

@@ -172,11 +172,12 @@ def accumulating(wrapped: nn.Module, *, last: bool) -> AbstractContextManager:
 
 
 def _shard(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """FSDP2 over every repeated block (the children of module lists), then over the rest."""
+    """FSDP2 over every repeated block (the children of module lists), innermost first, then over
+    the rest."""
     from torch.distributed.fsdp import fully_shard
 
     mesh = dist.init_device_mesh(ranks.device.type, (ranks.world,))
-    for module in model.modules():
+    for module in reversed(list(model.modules())):
         if isinstance(module, nn.ModuleList):
             for block in module:
                 fully_shard(block, mesh=mesh)

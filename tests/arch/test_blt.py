@@ -27,6 +27,7 @@ from bytelm.training.build import build, outline
 from bytelm.vocab import ByteVocab
 from tests.arch.cases import CASES, make, small_part, texty_ids
 from tests.training.runs import TEXT, outcome, tiny_recipe
+from tests.training.test_distributed import assert_same_curve, train_on
 
 BOS = ByteVocab().bos
 ODD = {
@@ -107,6 +108,14 @@ def test_beyond_its_trained_length_a_patcher_sees_a_window_of_that_length():
         other = entropies(model.rule.patcher(Batch(ids=changed)).logits)[0]
     moved = (H != other).nonzero()[:, 0]
     assert moved.min() == 100 and moved.max() == 100 + context - 1
+
+
+def test_autocast_moves_no_patch():
+    model, ids = make("blt-entropy").float(), texty_ids(4, 60)
+    plain = model(Batch(ids=ids)).stats["stage0/F"], model.chunk_boundaries(ids)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        under = model(Batch(ids=ids)).stats["stage0/F"], model.chunk_boundaries(ids)[0]
+    assert plain[0] == under[0] and torch.equal(plain[1], under[1])
 
 
 def test_a_threshold_for_a_length_of_patches_gives_about_that_length():
@@ -197,6 +206,14 @@ def test_a_run_holds_its_patcher_and_resumes_and_loads_without_the_patchers_run(
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_several_ranks_train_it_like_one(tmp_path, patcher, kind):
+    recipe = recipe_of(tmp_path, patcher, f"train.distributed={kind}", "train.steps=6")
+    alone = outcome(train(recipe, run_dir=tmp_path / "alone"))[0]
+    assert_same_curve(train_on(2, recipe, tmp_path / "ranks"), alone)
+
+
 def test_quantizing_a_run_leaves_its_patcher_alone(tmp_path, patcher):
     run = train(recipe_of(tmp_path, patcher, "train.steps=1"), run_dir=tmp_path / "run")
     made = export_quantized(run, tmp_path / "small", "int8")
@@ -205,6 +222,18 @@ def test_quantizing_a_run_leaves_its_patcher_alone(tmp_path, patcher):
     assert isinstance(after, EntropyRule)
     for name, value in before.state_dict().items():
         assert torch.equal(after.state_dict()[name], value)
+
+
+def test_a_damaged_description_of_a_patcher_is_an_error_of_the_run(tmp_path, patcher):
+    run = train(recipe_of(tmp_path, patcher, "train.steps=1"), run_dir=tmp_path / "run")
+    stored = json.loads((run / "config.json").read_text())
+    wrong = {**stored["patcher"], "config": {"layers": -1}}
+    for broken in (None, 3, {}, {"arch": "nothing"}, wrong):
+        (run / "config.json").write_text(json.dumps({**stored, "patcher": broken}))
+        with pytest.raises(BytelmError):
+            load_model(run)
+        with pytest.raises(BytelmError):
+            train(recipe_of(tmp_path, patcher, "train.steps=2"), run_dir=run, resume=True)
 
 
 def test_what_cannot_be_a_patcher_is_refused(tmp_path, patcher):

@@ -9,9 +9,13 @@ import json
 import pytest
 import torch
 
+from bytelm.arch.base import TrainedPart
+from bytelm.arch.blt import BLT
 from bytelm.data import Batch
 from bytelm.errors import BytelmError, CheckpointError
 from bytelm.hub.official import from_official, to_official
+from bytelm.recipe import Recipe
+from bytelm.training import build
 from bytelm.vocab import ByteVocab
 from tests.arch.cases import default_dtype, texty_ids
 
@@ -215,6 +219,20 @@ def test_steps_and_in_place_decoding_of_imported_weights(oracle):
             at = [t + 1 for t in at]
 
 
+def test_models_of_the_bundled_recipes_can_be_exported():
+    small, large = (Recipe.load(name) for name in ("blt-patcher-tiny", "blt-tiny"))
+    part = TrainedPart(
+        arch="transformer", model=build(small), context_bytes=small.train.context_bytes
+    )
+    model = BLT(large.arch_config, ByteVocab(), patcher=part).eval()
+    config, weights = to_official(model)
+    again = transformers.BltForCausalLM(transformers.BltConfig(**config)).eval()
+    again.load_state_dict(weights)
+    ids = texty_ids(1, 90)
+    with torch.no_grad():
+        compare(model(Batch(ids=ids)).logits, again(theirs_of(ids), use_cache=False).logits, 1e-4)
+
+
 REFUSED = {
     "vocab_size": {"vocab_size": 300},
     "tie_word_embeddings": {"tie_word_embeddings": True},
@@ -248,6 +266,15 @@ def test_weights_of_another_model_are_refused(oracle):
         from_official("blt", config, {**weights, "surplus": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="has shape"):
         from_official("blt", config, {**weights, "lm_head.weight": torch.zeros(260, 5)})
+
+
+def test_the_released_size_is_4_6_billion_weights_of_which_the_patcher_has_a_tenth_of_one():
+    with torch.device("meta"):
+        model = from_official("blt", {})
+    trained = sum(parameter.numel() for parameter in model.parameters())
+    patcher = sum(weight.numel() for weight in model.rule.patcher.state_dict().values())
+    assert (round((trained + patcher) / 1e9, 2), round(patcher / 1e9, 2)) == (4.63, 0.1)
+    assert model.ngrams.table.weight.numel() == 6 * 500_002 * 1024
 
 
 def test_a_configuration_file_with_defaults_left_out_is_read(oracle, tmp_path):

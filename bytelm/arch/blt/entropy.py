@@ -12,6 +12,8 @@ What a reader may question:
 * The patcher never sees further back than the texts it was trained on. Beyond those the entropy of
   a model with rotary positions rises and patches shrink to single bytes, so attention that would
   see everything gets a sliding window of the trained length (`narrowed`).
+* It computes in the precision of its weights also under autocast: a threshold is a hard decision,
+  and training must see the patches that decoding will see.
 * Choosing the k highest entropies of a sequence needs the whole sequence: a causal model cannot.
 """
 
@@ -76,7 +78,7 @@ class EntropyRule(BoundaryRule):
 
     def decide(self, stretch: Stretch, state: EntropyState) -> tuple[Cuts, EntropyState]:
         assert stretch.ids is not None, "entropy is a matter of bytes"
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(stretch.ids.device.type, enabled=False):
             H_BL, patcher = self._entropies(stretch, stretch.ids, state)
         before_BL = torch.cat((state.entropy[:, None].to(H_BL.dtype), H_BL[:, :-1]), dim=1)
         ends_BL = self.ends(H_BL, before_BL) | (stretch.positions == 0)

@@ -139,8 +139,7 @@ class PatchNet(nn.Module):
         """Bytes before layer i of the decoder look at the patch that each of them reads."""
         if i >= len(self.reads):
             return h
-        reader = self.readers[i]
-        return h + reader(h, reader.keys_values(slots_BCkD), reads_BL)
+        return h + self.reads[i](h, slots_BCkD, reads_BL)
 
     # -- decoding ----------------------------------------------------------------------------------
 
