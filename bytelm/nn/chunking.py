@@ -122,11 +122,6 @@ class ChunkPlan:
         return self.sum(torch.ones_like(self.feeds)[..., None]).squeeze(-1)
 
     @cached_property
-    def last(self) -> Tensor:
-        """(B, C) position of each chunk's last byte so far; slots past a row's count hold 0."""
-        return (self.first + self.sizes - 1).clamp(min=0)
-
-    @cached_property
     def offsets(self) -> Tensor:
         """(B, L) index of each byte within its chunk; 0 before a row's first start."""
         index = torch.arange(self.starts.shape[1], device=self.starts.device)
@@ -171,7 +166,6 @@ class ChunkPlan:
         place = torch.arange(width, device=self.starts.device)
         return Members(
             index=(self.first[..., None] + place).clamp(max=self.starts.shape[1] - 1),
-            mask=place < self.sizes[..., None],
             slot=self.feeds.clamp(min=0) * width + self.offsets.clamp(max=width - 1),
         )
 
@@ -185,17 +179,16 @@ class ChunkPlan:
 class Members:
     """The bytes of chunks side by side.
 
-    index  (B, C, M) position of the byte at each place of each chunk
-    mask   (B, C, M) bool: whether there is one
+    index  (B, C, M) position of the byte at each place of each chunk; places past a chunk's size
+           (`ChunkPlan.sizes`) hold those of other bytes
     slot   (B, L) each byte's own place, counted over all chunks of its row
     """
 
     index: Tensor
-    mask: Tensor
     slot: Tensor
 
     def gather(self, x: Tensor) -> Tensor:
-        """(B, L, ...) -> (B, C, M, ...); places without a byte hold those of other bytes."""
+        """(B, L, ...) -> (B, C, M, ...)."""
         return take(x, self.index.flatten(1)).unflatten(1, self.index.shape[1:])
 
     def spread(self, y: Tensor) -> Tensor:

@@ -34,15 +34,6 @@ class FirstByte(Pooler):
         return plan.select(x_BLD)
 
 
-class Max(Pooler):
-    """The largest of each channel over the chunk's bytes, known once the chunk has closed (BLT)."""
-
-    delay = 1
-
-    def pool(self, x_BLD: Tensor, plan: ChunkPlan) -> Tensor:
-        return plan.max(x_BLD)
-
-
 class Mean(Pooler):
     """The mean over the chunk's bytes, known once the chunk has closed."""
 

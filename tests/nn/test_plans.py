@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bytelm.nn.chunking import ChunkPlan, starts_on_bytes, upsample
-from bytelm.nn.pooling import FirstByte, Max, Mean
+from bytelm.nn.pooling import FirstByte, Mean
 from bytelm.nn.segments import Segments
 from tests.nn.cuts import (
     NAMES,
@@ -23,7 +23,7 @@ from tests.nn.cuts import (
     vectors,
 )
 
-POOLERS = st.sampled_from([FirstByte(), Mean(), Max()])
+POOLERS = st.sampled_from([FirstByte(), Mean()])
 NOTHING = torch.full((1, D), -9.0, dtype=torch.float64)
 
 
@@ -126,12 +126,10 @@ def test_the_members_of_chunks_are_their_bytes_and_find_back_to_them(name, texts
     members = plan.members()
     gathered = members.gather(ids)
     for b, text in enumerate(texts):
-        places = zip(gathered[b], members.mask[b], strict=True)
-        chunks = [bytes(row[kept].tolist()) for row, kept in places]
+        places = zip(gathered[b], plan.sizes[b], strict=True)
+        chunks = [bytes(row[:size].tolist()) for row, size in places]
         n = int(plan.counts[b])
         assert b"".join(chunks[:n]) == text and not any(chunks[n:])
-        assert [len(chunk) for chunk in chunks] == plan.sizes[b].tolist()
-        assert [text[i] for i in plan.last[b, :n]] == [chunk[-1] for chunk in chunks[:n]]
         assert plan.offsets[b, : len(text)].tolist() == [
             i for chunk in chunks[:n] for i in range(len(chunk))
         ]
@@ -166,7 +164,7 @@ def test_the_maximum_of_a_chunk_is_that_of_its_bytes():
     x = torch.tensor([[[-3.0], [-1], [-2], [5], [4], [9]]], requires_grad=True)
     starts = torch.tensor([[True, False, False, True, False, False]])
     plan = ChunkPlan(starts, lengths=torch.tensor([5]), slots=4)
-    pooled = Max().pool(x, plan)
+    pooled = plan.max(x)
     assert pooled[0, :, 0].tolist() == [-1, 5, 0, 0]
     pooled.sum().backward()
     assert x.grad[0, :, 0].tolist() == [0, 1, 0, 1, 0, 0]
