@@ -147,6 +147,23 @@ def test_texts_without_structure_score_as_they_are_fed_and_are_continued(name, t
     assert row.data == expected[len(text) :]
 
 
+def test_a_patch_without_end_grows_while_it_is_written_and_is_read_whole_when_it_closes():
+    model = MODELS["blt-given"]
+    ids = torch.tensor(
+        [[BOS, *(b"x" * 60 + b" y"), 65], [BOS, *(b"a " * 5 + b"x" * 50 + b" z"), 65]]
+    )
+    with torch.no_grad():
+        full, state = model(Batch(ids=ids)).logits, model.init_state(2)
+        _, state = model.prefill(ids[:, :2], torch.tensor([2, 1]), state)
+        stepper, at = model.stepper(state, 2), [2, 1]
+        while max(at) < ids.shape[1]:
+            logits = stepper.step([int(ids[b, t]) for b, t in enumerate(at)])
+            for b, t in enumerate(at):
+                assert (logits[b] - full[b, t]).abs().max() < 1e-10
+            at = [t + 1 for t in at]
+        assert stepper.chunks == 7  # one in the first row, six in the second
+
+
 def test_top_k_patching_is_refused_with_the_reason():
     with pytest.raises(ValidationError, match="later bytes would decide about earlier patches"):
         BLTConfig(entropy="top-k")
