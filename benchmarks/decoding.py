@@ -31,26 +31,53 @@ from bytelm.lm.decoding import Immutable
 from bytelm.lm.generation import Generation
 from bytelm.lm.native import NativeLM
 from bytelm.lm.options import GenerateOptions
-from bytelm.recipe import Recipe, find_recipe
 from bytelm.registry import architecture
 from bytelm.vocab import END, ByteVocab
 
 PROMPT = 64  # bytes
 STEPS = {1: 100, 16: 40}  # bytes per text, of a batch of so many
-# name -> recipe, temperature: an untrained router cuts a greedy text, which repeats, almost nowhere
+_FLAT = {"layers": 6, "d_model": 256, "heads": 4}
+_STAGE = {
+    "d_model": [192, 320],
+    "d_intermediate": [0, 832],
+    "num_heads": [1, 5],
+    "head_dim": 96,
+    "d_state": 32,
+}
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> architecture, its settings
+    "flat Transformer": ("transformer", _FLAT),
+    "windowed Transformer": ("transformer", {**_FLAT, "window": 128}),
+    "Mamba-2": ("hnet", {"layout": ["m6"], "d_model": [256], "d_state": 32, "head_dim": 64}),
+    "H-Net, chunks of 5": (
+        "hnet",
+        {"layout": ["m1", ["T4"], "m1"], "boundaries": ["fixed"], "target": [5.0], **_STAGE},
+    ),
+    "H-Net, learned": (
+        "hnet",
+        {
+            "layout": ["m2", ["T2"], "m2"],
+            "target": [6.0],
+            "taught_by": ["space"],
+            "taught_fraction": 0.8,
+            "ngrams": [2, 3, 4],
+            **_STAGE,
+        },
+    ),
+}
+# name -> temperature: an untrained router cuts a greedy text, which repeats, almost nowhere
 MODELS = {
-    "flat Transformer": ("transformer-tiny", 0.0),
-    "Mamba-2": ("mambabyte-tiny", 0.0),
-    "H-Net, chunks of 5": ("hnet-fixed-tiny", 0.0),
-    "H-Net, learned": ("hnet-tiny", 1.0),
+    "flat Transformer": 0.0,
+    "Mamba-2": 0.0,
+    "H-Net, chunks of 5": 0.0,
+    "H-Net, learned": 1.0,
 }
 OURS = ("immutable", "eager", "compiled")
-PROMPTS = (
-    ("flat Transformer", "transformer-tiny", 1 << 14),
-    ("windowed Transformer", "transformer-window-tiny", 1 << 16),
-    ("Mamba-2", "mambabyte-tiny", 1 << 16),
-    ("H-Net, chunks of 5", "hnet-fixed-tiny", 1 << 16),
-)
+PROMPTS = {
+    "flat Transformer": 1 << 14,
+    "windowed Transformer": 1 << 16,
+    "Mamba-2": 1 << 16,
+    "H-Net, chunks of 5": 1 << 16,
+}
 
 
 @dataclass
@@ -62,12 +89,12 @@ class Written:
     chunks: int = 0
 
 
-def build(recipe: str) -> ByteModel:
-    """The recipe's model, untrained."""
+def build(name: str) -> ByteModel:
+    """The model of that shape, untrained."""
     torch.manual_seed(0)
-    settings = Recipe.load(find_recipe(recipe)).model
-    kind = architecture(settings.arch)
-    model = kind(kind.Config(**settings.settings), ByteVocab()).eval()
+    arch, settings = SHAPES[name]
+    kind = architecture(arch)
+    model = kind(kind.Config(**settings), ByteVocab()).eval()
     with torch.no_grad():
         model.lm_head.weight.normal_(std=1.0)
         model.lm_head.weight[END:] = 0
@@ -156,8 +183,8 @@ def theirs(model: Any, *, static: bool) -> Callable[[int], Written]:
 
 def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
     """One table: contender -> bytes per CPU second, and its speed-up over the first ones."""
-    recipe, temperature = MODELS[name]
-    lm = NativeLM(build(recipe), window=1024)
+    temperature = MODELS[name]
+    lm = NativeLM(build(name), window=1024)
     cases = {way: ours(lm, way, temperature) for way in OURS}
     if name == "flat Transformer":
         model = llama()
@@ -179,7 +206,6 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
     chunks = found["eager"][0].chunks
     return {
         "model": name,
-        "recipe": recipe,
         "batch": batch,
         "parameters": sum(p.numel() for p in lm.model.parameters()),
         "bytes_per_chunk": batch * STEPS[batch] / chunks if chunks else None,
@@ -188,9 +214,9 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def read_prompt(recipe: str, length: int) -> dict[str, float]:
+def read_prompt(name: str, length: int) -> dict[str, float]:
     """Time to the first byte after a prompt, and peak memory, in this process."""
-    lm = NativeLM(build(recipe), window=length + 64)
+    lm = NativeLM(build(name), window=length + 64)
     run = Generation(lm, rows=1, backend="eager")
     run.add(b"a short one to warm up", GenerateOptions(max_bytes=2))
     list(run)
@@ -207,9 +233,9 @@ def read_prompt(recipe: str, length: int) -> dict[str, float]:
     }
 
 
-def read_alone(recipe: str, length: int) -> dict[str, float]:
+def read_alone(name: str, length: int) -> dict[str, float]:
     """`read_prompt` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.decoding", "--prompt", recipe, str(length)]
+    command = [sys.executable, "-m", "benchmarks.decoding", "--prompt", name, str(length)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -221,13 +247,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.prompt:
-        recipe, length = options.prompt
-        print(json.dumps(read_prompt(recipe, int(length))))
+        name, length = options.prompt
+        print(json.dumps(read_prompt(name, int(length))))
         return
     tables = [measure(name, batch, options.rounds) for name in MODELS for batch in STEPS]
     reading = [
-        {"model": name, "prompt_bytes": length, **read_alone(recipe, length)}
-        for name, recipe, length in PROMPTS
+        {"model": name, "prompt_bytes": length, **read_alone(name, length)}
+        for name, length in PROMPTS.items()
     ]
     header = ["model", "batch", "decoded by", "bytes per CPU second", "x immutable states"]
     table = [[*header, "x transformers"]]

@@ -1,11 +1,12 @@
 """Byte architectures at equal compute: bits per byte after the same CPU seconds on one thread.
 
-    python -m benchmarks.equal_compute [--seconds 75] [--seeds 3] [--runs DIR]
+    python -m benchmarks.equal_compute [--seconds 75] [--seeds 3] [--models A,B] [--runs DIR]
 
-Every model trains on the bundled prose with the settings of its recipe (same optimizer, batch and
-context) until this process's CPU clock says stop; then all held-out bytes are scored in the
-training's windows. Finished runs are kept under --runs and not repeated. The table is written as it
-comes out.
+Every model trains on the bundled prose with the settings of its recipe (same optimizer, batch,
+context and n-gram tables) until this process's CPU clock says stop; then all held-out bytes are
+scored in the training's windows. Finished runs are kept under --runs and not repeated; the result
+is written after each seed. Cards are written from runs of 75 seconds, other budgets have results of
+their own (equal_compute_200).
 """
 
 import argparse
@@ -26,6 +27,7 @@ CARD = (
     "[benchmarks/results/equal_compute.md](../benchmarks/results/equal_compute.md).\n\n"
     "Command: `python -m benchmarks.equal_compute`."
 )
+CARD_SECONDS = 75.0
 OWN_CARD = ("hnet-tiny",)  # its card comes from full runs: benchmarks.cards
 RECIPES = {
     "flat Transformer": "transformer-tiny",
@@ -53,6 +55,7 @@ def train(
         overrides = [
             f"seed={seed}",
             f"train.max_minutes={seconds / 60}",
+            "train.bytes=1000000000000",  # not what ends it
             "train.clock=cpu",
             "train.threads=1",
             "train.dtype=bfloat16",
@@ -111,15 +114,27 @@ def write_card(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=75.0)
+    parser.add_argument("--seconds", type=float, default=CARD_SECONDS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path(tempfile.gettempdir()) / "equal-compute")
+    parser.add_argument("--models", default=",".join(RECIPES.values()), help="recipes")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in RECIPES}
+    chosen = options.models.split(",")
+    if unknown := set(chosen) - set(RECIPES.values()):
+        parser.error(f"no such recipes here: {', '.join(unknown)}; {', '.join(RECIPES.values())}")
+    recipes = {name: recipe for name, recipe in RECIPES.items() if recipe in chosen}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in recipes}
     for seed in range(options.seeds):  # seeds outermost: drift of the machine hits all alike
-        for name, recipe in RECIPES.items():
+        for name, recipe in recipes.items():
             found[name].append(train(recipe, seed, options.seconds, options.runs))
+        write(found, recipes, options.seconds)
+
+
+def write(
+    found: dict[str, list[dict[str, float]]], recipes: dict[str, str], seconds: float
+) -> None:
+    """The result, its table and, for the usual budget, the cards."""
     table: list[list[object]] = [
         ["model", "bits/byte (seeds)", "kB per CPU second", "bytes per chunk"]
     ]
@@ -129,11 +144,12 @@ def main() -> None:
         speed = statistics.mean(r["bytes_per_second"] for r in results) / 1000
         chunks = [r["chunk_bytes"] for r in results if "chunk_bytes" in r]
         length = f"{statistics.mean(chunks):.2f}" if chunks else "1"
-        if RECIPES[name] not in OWN_CARD:
-            recipe, heldout = RECIPES[name], "data/prose/heldout.txt"
-            write_card(recipe, options.seconds, results, heldout=heldout, more=CARD)
+        if recipes[name] not in OWN_CARD and seconds == CARD_SECONDS:
+            recipe, heldout = recipes[name], "data/prose/heldout.txt"
+            write_card(recipe, seconds, results, heldout=heldout, more=CARD)
         table.append([name, f"**{statistics.mean(bits):.3f}** ({spread})", f"{speed:.1f}", length])
-    store("equal_compute", {"seconds": options.seconds, "runs": found}, table)
+    name = "equal_compute" + (f"_{seconds:g}" if seconds != CARD_SECONDS else "")
+    store(name, {"seconds": seconds, "runs": found}, table)
 
 
 if __name__ == "__main__":
