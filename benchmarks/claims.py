@@ -9,6 +9,7 @@ from benchmarks.claim import Claim, count
 from benchmarks.claims_architectures import ARCHITECTURE_CLAIMS
 from benchmarks.claims_blt import BLT_CLAIMS
 from benchmarks.claims_data import DATA_CLAIMS
+from benchmarks.claims_speed import SPEED_CLAIMS
 from benchmarks.claims_study import STUDY_CLAIMS
 from benchmarks.figures import (
     WAYS,
@@ -18,8 +19,6 @@ from benchmarks.figures import (
     bits,
     card_bits,
     card_text,
-    decoding_holds,
-    decoding_text,
     encoding,
     excess,
     genlm_differences,
@@ -342,17 +341,7 @@ CLAIMS = (
         verdict="holds",
         check=lambda r: all(case["identical"] and case["speedup"] > 10 for case in r),
     ),
-    Claim(
-        claim="A flat Transformer is decoded at least 3 times as fast as by transformers' generate "
-        "with its cache, Mamba-2 and H-Net at least 4 times as fast as from immutable states, 16 "
-        "texts at once at least 2.5 times, all with the same texts",
-        source="docs/LOG.md",
-        result="decoding",
-        figure=decoding_text,
-        runs=lambda r: count(r["rounds"], "round"),
-        verdict="holds",
-        check=decoding_holds,
-    ),
+    *SPEED_CLAIMS,
     *DATA_CLAIMS,
     Claim(
         claim="A small encoder tells the bundled formats and languages apart on held-out documents "
