@@ -9,6 +9,7 @@ alone.
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
@@ -24,11 +25,22 @@ def return_freed_memory(limit: int = 1 << 18) -> bool:
     return _set(mmap=limit, trim=2 * limit)
 
 
+def trim_freed_memory() -> None:
+    """Give the pages of all freed blocks back now, gaps inside the heap included. Work on tensors
+    of ever new sizes leaves gaps that add up to a multiple of what is in use."""
+    if trim := _c_function("malloc_trim"):
+        trim(0)
+
+
 def _set(*, mmap: int, trim: int) -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library
+    mallopt = _c_function("mallopt")
+    if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, mmap) and mallopt(_M_TRIM_THRESHOLD, trim))
+
+
+def _c_function(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None with another C library."""
+    if not sys.platform.startswith("linux"):
+        return None
+    return getattr(ctypes.CDLL(None), name, None)

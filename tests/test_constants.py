@@ -161,6 +161,7 @@ CROSSED: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {
     "bytelm.exact.draft._FARTHEST": ((0, 1, 3), llama_steps),
     "bytelm.exact.models.tree_lm.MASK_NUMBERS": ((1, 300), llama),
     "bytelm.exact.models.tree_lm._LEAST_ROWS": ((1, 2), llama),
+    "bytelm.exact.models.tree_lm._MANY_ROWS": ((1, 1000), llama),
     "bytelm.exact.models.tree_attention._BLOCK": ((1, 2, 5), llama),
     "bytelm.exact.token_tree.ROWS_PER_BLOCK": ((1, 3), converted),
     "bytelm.exact.models.tree_lm.ROWS_PER_CALL": ((1, 2, 30), llama_steps),

@@ -10,7 +10,7 @@ from bytelm.memory import keep_freed_memory, return_freed_memory
 
 _BLOCKS_TAKEN_FROM_THE_SYSTEM = """
 import ctypes, sys
-from bytelm.memory import keep_freed_memory, return_freed_memory
+from bytelm.memory import keep_freed_memory, return_freed_memory, trim_freed_memory
 
 libc = ctypes.CDLL(None)
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
@@ -21,6 +21,12 @@ libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
+if sys.argv[1] == "trim":
+    assert keep_freed_memory()
+    libc.free(libc.malloc(ctypes.c_size_t(40 << 20)))
+    trim_freed_memory()
+    print(libc.mallinfo2().fordblks >> 20)
+    sys.exit()
 if sys.argv[1] == "return":  # as a process forked from one that keeps it
     assert keep_freed_memory() and return_freed_memory()
 libc.free(libc.malloc(ctypes.c_size_t(40 << 20)))
@@ -33,7 +39,9 @@ def _glibc_reports():
 
 
 @pytest.mark.skipif(not _glibc_reports(), reason="glibc 2.33 or newer tells what its heap holds")
-@pytest.mark.parametrize(("how", "kept"), [("leave", False), ("keep", True), ("return", False)])
+@pytest.mark.parametrize(
+    ("how", "kept"), [("leave", False), ("keep", True), ("return", False), ("trim", False)]
+)
 def test_a_freed_large_block_stays_in_the_heap_only_when_asked_to(how, kept):
     command = [sys.executable, "-c", _BLOCKS_TAKEN_FROM_THE_SYSTEM, how]
     free_mib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

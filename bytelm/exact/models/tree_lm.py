@@ -1,9 +1,8 @@
 """`TreeLM`: what token models with a tree of keys and values share.
 
 A node is a slot in the text's cache and the slots of its ancestors; new rows of any number of texts
-go through the model together, at most `ROWS_PER_FORWARD` of them at a time, fewer
-where their texts are long. A model supplies one
-forward over such rows.
+go through the model together, at most `ROWS_PER_FORWARD` of them at a time, fewer where their texts
+are long. A model supplies one forward over such rows.
 """
 
 from __future__ import annotations
@@ -17,10 +16,12 @@ from torch import Tensor
 from bytelm.errors import BytelmError
 from bytelm.exact.models.tree_attention import Group, TreeCache, TreeNode
 from bytelm.exact.token_lm import NodeRow, PendingParent
+from bytelm.memory import trim_freed_memory
 
 ROWS_PER_FORWARD = 512
 MASK_NUMBERS = 1 << 22  # rows times slots of a forward pass: its masks and scores
 _LEAST_ROWS = 16
+_MANY_ROWS = 32  # of a forward pass, after which its freed memory is given back
 ROWS_PER_CALL = 8  # rows that cost little more than one: the weights are read once
 
 
@@ -89,6 +90,8 @@ class TreeLM(ABC):
                 start += high - low
             logprobs = self.forward(ids, groups)
             self.rows_evaluated += len(ids)
+            if len(ids) >= _MANY_ROWS:
+                trim_freed_memory()
             for (i, _, _), group in zip(batch, groups, strict=True):
                 pieces[i].append(logprobs[group.start : group.stop])
         return [
