@@ -54,7 +54,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "lm": ("errors", "vocab", "data.batch", "arch.base", "nn"),
     "lm.subword": (*_BASE, "data.batch", "arch.base", "tokenizer", "exact", "lm"),
     "exact": (
-        *(*_BASE, "model_bounds", "lm.protocol", "lm.scored", "lm.sliding_context"),
+        *(*_BASE, "memory", "model_bounds", "lm.protocol", "lm.scored", "lm.sliding_context"),
         *("lm.running_logprob", "lm.fim_templates"),
     ),
     "exact.models.trained": ("errors", "vocab", "exact", "arch.base", "nn", "tokenizer"),
