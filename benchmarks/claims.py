@@ -11,6 +11,7 @@ from benchmarks.claims_blt import BLT_CLAIMS
 from benchmarks.claims_data import DATA_CLAIMS
 from benchmarks.claims_speed import SPEED_CLAIMS
 from benchmarks.claims_study import STUDY_CLAIMS
+from benchmarks.claims_words import WORD_CLAIMS
 from benchmarks.figures import (
     WAYS,
     all_of,
@@ -43,16 +44,6 @@ NOT_CLAIMS = {  # name of a result -> why no claim stands on it
 
 # (source, claim) of what nothing here speaks to yet: replace by a `Claim` once it is measured
 UNTRIED = (
-    (
-        "Learn Your Tokens, arXiv:2310.11628",
-        "Pooling bytes by words learns next-word prediction over 300 % better than subword "
-        "and byte models, rare words by a factor of 30",
-    ),
-    (
-        "Byte2Word, arXiv:2211.12677",
-        "Words composed from bytes by cross-attention equal BERT with a tenth of its "
-        "embedding parameters",
-    ),
     (
         "MrT5, arXiv:2410.20771",
         "Deleting tokens in the encoder shortens ByT5's sequences by up to 75 % at "
@@ -378,5 +369,6 @@ CLAIMS = (
         verdict="holds",
         check=lambda r: min(r["exact_match"]["greedy"] + r["exact_match"]["4 beams"]) == 1,
     ),
+    *WORD_CLAIMS,
     *(Claim(claim=claim, source=source, verdict="not tried") for source, claim in UNTRIED),
 )

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.common import store
@@ -56,8 +56,10 @@ def train(
     *,
     name: str | None = None,
     more: Sequence[str] = (),
+    read: Callable[[Path, float], dict[str, float]] | None = None,
 ) -> dict[str, float]:
-    """One run in a process of its own, called `name` and with `more` overrides; -> its figures."""
+    """One run in a process of its own, called `name` and with `more` overrides; -> its figures, as
+    `read` (by default `figures`) finds them in the run after that many seconds."""
     run = runs / f"{name or recipe}-{seconds:g}s-seed{seed}"
     done = run / "equal_compute.json"
     if not done.exists():
@@ -74,7 +76,7 @@ def train(
         ]
         command = [sys.executable, "-c", BY_THE_CLOCK, recipe, str(run), *overrides]
         subprocess.run(command, check=True, cwd=ROOT)
-        done.write_text(json.dumps(figures(run, seconds)))
+        done.write_text(json.dumps((read or figures)(run, seconds)))
     return json.loads(done.read_text())
 
 

@@ -76,11 +76,7 @@ class RunLoader:
         description = Run(path).description()
         vocab = description.vocab
         assert isinstance(vocab, ByteVocab), "accepts told them apart"
-        if description.family == "encoder":
-            raise BytelmError(
-                f"{path} is an encoder and predicts no next bytes: use `bytelm classify` (or "
-                "bytelm.load_classifier), or `bytelm fill` (bytelm.load_filler)"
-            )
+        _refuse_encoder(path, description)
         kind = Seq2SeqLM if description.family == "seq2seq" else NativeLM
         return kind(
             load_model(path).to(device),
@@ -112,6 +108,7 @@ class SubwordRunLoader:
     ) -> SubwordLM:
         from bytelm.lm.subword import SubwordLM
 
+        _refuse_encoder(path, Run(path).description())
         model, bpe = load_model(path).to(device), _tokenizer(path)
         return SubwordLM(
             model,
@@ -304,6 +301,15 @@ def load_filler(path: str | Path, *, device: Device | None = None) -> Filler:
         window=description.context_bytes,
         encode=(lambda text: bpe.encode(text).tolist()) if reads_tokens else None,
     )
+
+
+def _refuse_encoder(path: Path, description: Description) -> None:
+    """`BytelmError` for a run that predicts no next byte."""
+    if description.family == "encoder":
+        raise BytelmError(
+            f"{path} is an encoder and predicts no next bytes: use `bytelm classify` (or "
+            "bytelm.load_classifier), or `bytelm fill` (bytelm.load_filler)"
+        )
 
 
 def _tokenizer(path: Path) -> BinaryBPE:

@@ -19,7 +19,7 @@ from bytelm.registry import architecture
 from bytelm.vocab import ByteVocab
 
 _SSM = {"head_dim": 16, "d_state": 8, "chunk": 16}
-_WORDS = {"layers": 2, "d_model": 48, "heads": 2, "d_local": 32, "local_heads": 2}
+_WORDS = {"layers": 1, "d_model": 48, "heads": 2, "d_local": 32, "local_heads": 2}
 
 _PATCHES = {
     "layers": 2,
@@ -174,8 +174,11 @@ CASES: dict[str, tuple[str, dict]] = {
         "spacebyte",
         {**_PATCHES, "boundaries": "words", "d_model": 32, "ngrams": [2, 3], "ngram_rows": 50},
     ),
-    "wordpool": ("wordpool", {**_WORDS, "prefixes": 1, "max_word": 5}),
-    "wordpool-2": ("wordpool", {**_WORDS, "prefixes": 2, "max_word": 9}),
+    "wordpool": ("wordpool", {**_WORDS, "layers": 2, "prefixes": 1, "max_word": 5}),
+    "wordpool-2": (
+        "wordpool",
+        {**_WORDS, "prefixes": 2, "max_word": 9, "encoder_layers": 1, "decoder_layers": 1},
+    ),
     "wordpool-4": (
         "wordpool",
         {**_WORDS, "prefixes": 4, "encoder_layers": 1, "ngrams": [2, 4], "ngram_rows": 50},

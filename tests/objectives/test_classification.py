@@ -9,12 +9,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import bytelm as package
 from bytelm.arch.base import ModelOutput
 from bytelm.cli.app import app
 from bytelm.data import IGNORE, Batch, Corpus, Reading, Windows
-from bytelm.errors import DataError, RecipeError
+from bytelm.errors import CheckpointError, DataError, RecipeError
 from bytelm.objectives import Setup
 from bytelm.objectives.classification import Classification
+from bytelm.tokenizer import BinaryBPE
 from bytelm.training import train
 from bytelm.training.build import build_objective, open_corpora
 from tests.objectives.runs import CLASSES, classifier, documents_of, write_folders, write_records
@@ -208,3 +210,19 @@ def test_labels_are_required_and_the_family_must_fit(folders):
         plain.override(["objective.kind=classification", "data.policy=truncate"])
     with pytest.raises(RecipeError, match="trains causal models, and model.arch 'encoder'"):
         train(plain, run_dir=folders / "never")
+
+
+def test_a_model_over_tokens_classifies_bytes_too(folders, tmp_path):
+    """The same classes and documents, read through a tokenizer that is stored with the run."""
+    every = [text for name in CLASSES for text in documents_of(name, count=12)]
+    bpe = BinaryBPE.train(every, vocab_sizes=[280])[280]
+    bpe.save(tmp_path / "bpe")
+    recipe = classifier(folders, f"data.tokenizer={tmp_path / 'bpe'}", "train.steps=60")
+    run = train(recipe, run_dir=tmp_path / "run")
+    found = package.load_classifier(run)
+    assert found.model.vocab.size == 280
+    texts = [documents_of(name, count=1, first=70)[0] for name in NAMES]
+    assert [NAMES[i] for i in found.predict([*texts, b""]).argmax(dim=-1)[:3]] == NAMES
+    (run / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
+        package.load_classifier(run)

@@ -148,6 +148,8 @@ def test_the_subword_twin_fills_them_too(tmp_path):
     run = train(recipe, run_dir=tmp_path / "run")
     found = package.load_filler(run).fill([b"red ", b" red ", b" red red"])
     assert [gap[0].word for gap in found] == [b" red", b" red"]
+    with pytest.raises(BytelmError, match="predicts no next bytes"):
+        package.load(run)
 
 
 def test_fillings_are_the_likeliest_of_all_words_by_enumeration():
