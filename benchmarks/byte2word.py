@@ -184,7 +184,11 @@ def main() -> None:
         result = {
             "seconds": {"masked words": options.seconds, "spam": options.seconds / 2},
             "words_with_typos": changed_words(options.data, typos),
-            "embedding_parameters": embeddings(runs),
+            "embedding_parameters": (counted := embeddings(runs)),
+            "embedding_share": {
+                size: counted["Byte2Word"][size] / counted["subword twin"][size]
+                for size in ("here", "bert_base")
+            },
             "masked": masked,
             "spam": spam,
         }

@@ -51,12 +51,6 @@ def noisy_spam(result: Any) -> str:
     return "; ".join(parts)
 
 
-def embedding_share(result: Any, size: str) -> float:
-    """Parameters of Byte2Word's embedding over those of the subword table."""
-    counted = result["embedding_parameters"]
-    return counted["Byte2Word"][size] / counted["subword twin"][size]
-
-
 def nw_seeds(result: Any) -> str:
     """Seeds of the next-word benchmark."""
     return count(min(len(runs) for runs in result["runs"].values()), "seed")
@@ -75,8 +69,7 @@ WORD_CLAIMS = (
         result="next_word",
         figure=next_words("all"),
         runs=nw_seeds,
-        verdict="holds",
-        check=lambda r: share_right(r, "pooled words") > 1.2 * share_right(r, "flat bytes"),
+        verdict="partly",  # one seed
     ),
     Claim(
         claim="Pooling bytes by words predicts whole next words over 300 % better than subwords",
@@ -101,12 +94,12 @@ WORD_CLAIMS = (
         result="byte2word",
         command=B2W_COMMAND,
         figure=lambda r: (
-            f"{embedding_share(r, 'bert_base'):.1%} at the size of BERT-base, "
-            f"{embedding_share(r, 'here'):.1%} of a table of 4,096 pieces at width 192"
+            f"{r['embedding_share']['bert_base']:.1%} at the size of BERT-base, "
+            f"{r['embedding_share']['here']:.1%} of a table of 4,096 pieces at width 192"
         ),
         runs=lambda r: "counted",
         verdict="holds",
-        check=lambda r: 0.09 < embedding_share(r, "bert_base") < 0.12,
+        check=lambda r: 0.09 < r["embedding_share"]["bert_base"] < 0.12,
     ),
     Claim(
         claim="With such an embedding masked words are predicted as well as by the subword model",
