@@ -251,12 +251,14 @@ def main() -> None:
     stored = RESULTS / "architectures.json"
     before = json.loads(stored.read_text()) if stored.exists() else {"runs": []}
     rates = before.get("generation", {})
+    if not options.rows.exists():  # resume from what is stored
+        write_text(options.rows, "".join(json.dumps(row) + "\n" for row in before["runs"]))
     if options.command == "run":
         run_all(options.texts.resolve(), options.rows, options.runs)
         return
     if options.command == "rates":
         rates = writing_rates(options.runs)
-    write_table(read_rows(options.rows) or before["runs"], rates)
+    write_table(read_rows(options.rows), rates)
 
 
 if __name__ == "__main__":
