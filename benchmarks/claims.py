@@ -352,6 +352,7 @@ CLAIMS = (
             and min(held["encoder"]) > held["naive_bayes"]
         ),
     ),
+<<<<<<< HEAD
     Claim(
         claim="A tiny encoder-decoder learns a reversible task to the last byte, with greedy "
         "decoding and with beams",
@@ -370,5 +371,7 @@ CLAIMS = (
         check=lambda r: min(r["exact_match"]["greedy"] + r["exact_match"]["4 beams"]) == 1,
     ),
     *WORD_CLAIMS,
+=======
+>>>>>>> 10727c9 (T5 over bytes and MrT5 in place of the tiny encoder-decoder; span corruption as ByT5's)
     *(Claim(claim=claim, source=source, verdict="not tried") for source, claim in UNTRIED),
 )

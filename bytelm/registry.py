@@ -86,7 +86,8 @@ ARCHITECTURES = Registry(
         "wordpool": "bytelm.arch.wordpool:WordPool",
         "megabyte": "bytelm.arch.megabyte:MegaByte",
         "blt": "bytelm.arch.blt:BLT",
-        "encdec": "bytelm.arch.encdec:EncDec",
+        "t5": "bytelm.arch.t5:T5",
+        "mrt5": "bytelm.arch.t5:MrT5",
         "encoder": "bytelm.arch.encoder:Encoder",
         "byte2word": "bytelm.arch.byte2word:Byte2Word",
     },
@@ -101,6 +102,7 @@ OBJECTIVES = Registry(
         "classification": "bytelm.objectives.classification:Classification",
         "masked_words": "bytelm.objectives.masked_words:MaskedWords",
         "seq2seq": "bytelm.objectives.seq2seq:Seq2Seq",
+        "span_corruption": "bytelm.objectives.span_corruption:SpanCorruption",
     },
 )
 SOURCES = Registry(

@@ -180,6 +180,6 @@ def test_how_data_is_read_is_checked_before_any_is():
     for name, value in (("ratio", "0.5"), ("nesting", "-1"), ("members", "0"), ("window", "0k")):
         assert f"data.max_{name} = " in refusal(f"data.max_{name}={value}")
     assert "choose one of them" in refusal("data.strict=true", "data.skip_errors=true")
-    settings = ["model.arch=encdec", "objective.kind=seq2seq", "data.policy=truncate"]
+    settings = ["model.arch=t5", "objective.kind=seq2seq", "data.policy=truncate"]
     told = refusal(*settings, "data.field=words")
     assert "data.field has no effect" in told and "objective.source and objective.target" in told

@@ -178,6 +178,7 @@ class ByteModel(nn.Module, ABC):
 
     Config: ClassVar[type[ArchConfig]]
     family: ClassVar[Family]
+    added: ClassVar[tuple[str, ...]] = ()  # prefixes of tensors that `model.from` need not have
 
     def __init__(self, config: ArchConfig, vocab: Vocab):
         super().__init__()
@@ -201,6 +202,11 @@ class ByteModel(nn.Module, ABC):
     def progress(self, fraction: float) -> None:
         """Told by the trainer before each step how much of training is done (0 to 1), for the few
         models that anneal something; the default does nothing."""
+
+    def after_step(self, stats: Mapping[str, float]) -> None:
+        """Told by the trainer after each optimizer step its statistics (`ModelOutput.stats` over
+        all ranks and micro-batches), for the few models that steer something by them: what they
+        change must be buffers, so that it is in checkpoints. The default does nothing."""
 
     def symptoms(self, stats: Mapping[str, float]) -> list[Symptom]:
         """What in the statistics of one step (`ModelOutput.stats`) is a sign of trouble; by default

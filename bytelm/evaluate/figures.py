@@ -23,6 +23,7 @@ from bytelm.run import Run
 from bytelm.training.data import heldout_windows, open_data
 from bytelm.training.distributed import Ranks
 from bytelm.training.evaluation import measure_heldout
+from bytelm.vocab import BYTES
 
 _ROW_BYTES = 1 << 16  # about how much is read at a time: bounds memory, changes no figure
 
@@ -33,7 +34,8 @@ class Judgement:
 
     raw_bytes  of all documents
     truncated  documents of which only the beginning was read
-    source     what the encoder of a sequence-to-sequence model read first; None: there is none
+    source     what the encoder of a sequence-to-sequence model read first; None: there is none, or
+               it has symbols that are no bytes
     """
 
     objective: Objective
@@ -112,7 +114,8 @@ def _first_source(objective: Objective, windows: Windows) -> bytes | None:
     if batch.source is None:
         return None
     row, length = batch.source.ids[0], batch.source.lengths
-    return bytes(row[: int(length[0]) if length is not None else len(row)].tolist())
+    ids = row[: int(length[0]) if length is not None else len(row)].tolist()
+    return bytes(ids) if max(ids, default=0) < BYTES else None
 
 
 def _objective(recipe: Recipe, *, stored: dict[str, Any]) -> Objective:

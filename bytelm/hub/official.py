@@ -1,8 +1,8 @@
-"""Import and export in the formats of the papers' own releases, one module per format.
+"""Import and export in the formats of the papers' own releases, a module or class per format.
 
-A format is a pair of functions: (config, state dict) -> model and back. Weights are never
-unpickled here with code execution: `load_weights` reads safetensors, or a pickle restricted to
-tensors and plain containers.
+A format is a pair of functions, (config, state dict) -> model and back, and the model's class.
+Weights are never unpickled here with code execution: `load_weights` reads safetensors, or a pickle
+restricted to tensors and plain containers.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,12 @@ from bytelm.arch.base import ByteModel
 from bytelm.damage import malformed, one_line
 from bytelm.errors import BytelmError, CheckpointError, unknown_name
 
-_FORMATS = {"hnet": "bytelm.hub.hnet", "blt": "bytelm.hub.blt"}
+_FORMATS = {
+    "hnet": "bytelm.hub.hnet",
+    "blt": "bytelm.hub.blt",
+    "mrt5": "bytelm.hub.t5:MrT5Format",  # before byt5, which its models are too
+    "byt5": "bytelm.hub.t5:ByT5Format",
+}
 
 
 def from_official(
@@ -27,7 +32,8 @@ def from_official(
 ) -> ByteModel:
     """A model from a release's configuration (a mapping or a JSON file) and weights.
 
-    kind        "hnet" (goombalab/hnet) or "blt" (`BltForCausalLM` of transformers)
+    kind        "hnet" (goombalab/hnet), "blt" (`BltForCausalLM` of transformers), "byt5"
+                (`T5ForConditionalGeneration`) or "mrt5" (jkallini/mrt5)
     state_dict  tensors by the release's names, or a .safetensors / .pt file; None = initialised.
                 Build under `torch.device("meta")` to get shapes only.
 
@@ -78,4 +84,5 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 def _format(kind: str) -> Any:
     if kind not in _FORMATS:
         raise BytelmError(unknown_name("official format", kind, _FORMATS))
-    return import_module(_FORMATS[kind])
+    module, _, name = _FORMATS[kind].partition(":")
+    return getattr(import_module(module), name) if name else import_module(module)

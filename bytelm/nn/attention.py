@@ -1,11 +1,10 @@
-"""Attention: over the sequence itself (causal or not), and from a decoder to an encoder's memory.
+"""Attention over the sequence itself, causal or not.
 
 Self-attention has rotary positions, an optional window and, if causal, a decode cache. `window`
 counts the earlier positions in view besides the position itself (-1 = all), in the parallel forward
 and in decoding alike; without causality as many later ones are in view too. Long causal sequences
 with a window are computed in blocks, so that their cost grows with L * window and not with L
-squared. Cross-attention keeps the memory's keys and values beside each other in one tensor
-(`nn.memory`), computed once per source.
+squared. Attention to an encoder's memory, and with a bias instead of rotations: `nn.biased`.
 """
 
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bytelm.nn.cache import KVCache
-from bytelm.nn.heads import split_heads, unit_rms
+from bytelm.nn.heads import split_heads
 from bytelm.nn.linear import Linear
-from bytelm.nn.memory import Memory
 from bytelm.nn.rope import rotary_tables
 from bytelm.nn.segments import Segments
 
@@ -87,37 +85,6 @@ class SelfAttention(nn.Module):
                 positions, self.options.rotary_dim, base=self.options.base, dtype=exact
             )
         return split_heads(qkv, self.options.heads, angles, qk_norm=self.options.qk_norm)
-
-
-class CrossAttention(nn.Module):
-    """(B, L, D) reads a memory of M positions per row -> (B, L, D). No positions are added here:
-    what stands where is for the encoder to write into its vectors. `Wkv` has the layout
-    (2, heads, head_dim), no biases."""
-
-    def __init__(self, dim: int, options: AttentionOptions):
-        super().__init__()
-        self.options = options
-        self.head_dim = dim // options.heads
-        self.Wq = Linear(dim, dim, bias=False)
-        self.Wkv = Linear(dim, 2 * dim, bias=False)
-        self.out_proj = Linear(dim, dim, bias=False)
-
-    def read(self, memory: Memory) -> Memory:
-        """Keys and values (B, M, 2 D) of an encoder's output (B, M, D)."""
-        return Memory(self.Wkv(memory.values), memory.lengths)
-
-    def forward(self, x_BLD: Tensor, read: Memory) -> Tensor:
-        """What each position finds in `read`; zero in rows whose memory is empty."""
-        q = self.Wq(x_BLD).unflatten(-1, (self.options.heads, self.head_dim)).transpose(1, 2)
-        kv = read.values.unflatten(-1, (2, self.options.heads, self.head_dim))
-        k, v = kv.transpose(1, 3).unbind(2)
-        if self.options.qk_norm:
-            q, k = unit_rms(q), unit_rms(k)
-        valid_B11M, empty_B = read.valid[:, None, None], read.lengths == 0
-        mask = valid_B11M | empty_B[:, None, None, None]  # a row without any key would be NaN
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out = out.masked_fill(empty_B[:, None, None, None], 0.0)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
 def _blockwise(

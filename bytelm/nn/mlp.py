@@ -1,4 +1,5 @@
-"""The gated feed-forward network SwiGLU (Shazeer 2020): fc2(value * silu(gate))."""
+"""Gated feed-forward networks (Shazeer 2020): SwiGLU, fc2(value * silu(gate)), and GEGLU, with the
+tanh form of gelu instead of silu, as T5 1.1 has it."""
 
 from typing import Any
 
@@ -20,6 +21,19 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(gated(self.fc1(x)))
+
+
+class GEGLU(nn.Module):
+    """(B, L, D) -> (B, L, D). fc1 gives value, then gate, as in `SwiGLU`."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = Linear(dim, 2 * hidden, bias=False)
+        self.fc2 = Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(F.gelu(gate, approximate="tanh") * value)
 
 
 def gated(h: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from bytelm.objectives.base import (
     Sums,
 )
 from bytelm.objectives.likelihood import Likelihood
-from bytelm.vocab import BYTES
+from bytelm.vocab import BYTES, OUTCOMES
 
 if TYPE_CHECKING:
     from bytelm.arch.base import ModelOutput
@@ -120,7 +120,8 @@ class HeldoutPairs(Objective):
     def measure(self, batch: Batch, output: "ModelOutput") -> Sums:
         """nats of the bytes, how many there are, pairs, and those that match exactly."""
         assert batch.targets is not None
-        logits, targets = output.logits.detach().cpu().float(), batch.targets
+        # the distribution of texts, as in generation: no other symbol can be in a target
+        logits, targets = output.logits[..., :OUTCOMES].detach().cpu().float(), batch.targets
         nats = F.cross_entropy(
             logits.transpose(1, 2), targets, ignore_index=IGNORE, reduction="none"
         )

@@ -263,6 +263,7 @@ class Trainer:
         factor = lr_factor(recipe.schedule, step=position.step, done=done)
         telemetry = self._telemetry() if self._logged(position.step + 1) else {}
         self.optimizers.step(factor)
+        self.model.after_step(result.stats)
         position.step += 1
         position.bytes_seen += result.raw_bytes
         self._report(result, norm, factor, telemetry, time.monotonic() - began, done)

@@ -30,6 +30,7 @@ _PATCHES = {
     "local_heads": 2,
     "window": 3,
 }
+_T5 = {"d_model": 32, "heads": 2, "hidden": 48}
 
 _MEGABYTE = {**_PATCHES, "patch": 4}
 del _MEGABYTE["window"]
@@ -201,11 +202,14 @@ CASES: dict[str, tuple[str, dict]] = {
             "max_patch": 4,
         },
     ),
-    "encdec": ("encdec", {"d_model": 32, "heads": 2, "hidden": 48}),
-    "encdec-qk-norm": (
-        "encdec",
-        {"d_model": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 3, "qk_norm": True},
-    ),
+    "t5": ("t5", _T5),
+    "t5-softmax1": ("t5", {**_T5, "head_dim": 24, "softmax1": True, "max_distance": 20}),
+    "mrt5": ("mrt5", {**_T5, "encoder_layers": 3, "softmax1": True}),
+    "mrt5-keep-gates": ("mrt5", {**_T5, "keep_gates": True}),
+    "mrt5-random": ("mrt5", {**_T5, "deletion": "random"}),
+    "mrt5-fixed": ("mrt5", {**_T5, "deletion": "fixed"}),
+    "mrt5-boundaries": ("mrt5", {**_T5, "deletion": "boundaries"}),
+    "mrt5-pooling": ("mrt5", {**_T5, "deletion": "pooling", "stride": 3}),
     "encoder": ("encoder", {"layers": 2, "d_model": 32, "heads": 2}),
     "encoder-window": ("encoder", {"layers": 3, "d_model": 32, "heads": 2, "window": 3}),
     "byte2word": (

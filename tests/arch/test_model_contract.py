@@ -44,7 +44,7 @@ def test_forward_changes_neither_its_batch_nor_the_model(name):
 
 @EVERY
 def test_every_parameter_gets_a_finite_gradient(name):
-    model = make(name)
+    model = make(name).train()
     output = model(training_batch(model))
     (output.loss + sum(output.aux.values())).backward()
     for key, parameter in model.named_parameters():

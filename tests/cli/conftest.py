@@ -9,7 +9,7 @@ from bytelm.cli.app import run as command_line
 from bytelm.recipe import Recipe
 from tests.arch.cases import make
 from tests.lm import subwords
-from tests.lm.contract import encdec, hnet, transformer
+from tests.lm.contract import hnet, t5, transformer
 from tests.lm.runs import save_run
 
 TEXT = "Größe: sea shells, 東京. ".encode() * 4
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
     save_run(hnet(["m1", ["m1", ["T1"], "m1"], "m1"]), folder / "hnet", arch="hnet")
     save_run(transformer(layers=1), folder / "fim", arch="transformer", objective="fim")
     save_run(subwords.transformer(), folder / "subword", arch="transformer")
-    save_run(encdec(), folder / "encdec", arch="encdec", objective="seq2seq")
+    save_run(t5(), folder / "t5", arch="t5", objective="seq2seq")
     save_run(Classifier(make("encoder"), window=20), folder / "labels", arch="encoder")
     (folder / "text").write_bytes(TEXT)
     return folder

@@ -27,7 +27,7 @@ MODELS = {
     "bytes": 'model = {arch = "transformer", layers = 1, d_model = 16, heads = 2}\n',
     "labels": 'model = {arch = "encoder", layers = 1, d_model = 16, heads = 2}\n'
     'objective = {kind = "classification", labels = "kind"}\n',
-    "pairs": 'model = {arch = "encdec", d_model = 16, heads = 2}\n'
+    "pairs": 'model = {arch = "t5", d_model = 16, heads = 2}\n'
     'objective = {kind = "seq2seq"}\n',
 }  # fmt: skip
 TEXT = b"The people of " * 3000

@@ -48,7 +48,7 @@ def test_generate_reads_prompt_files_and_stops(runs, bytelm):
 def test_a_context_is_the_source_of_an_encoder_decoder_and_the_past_of_others(runs, bytelm):
     (runs / "short").write_bytes(b"she sells")
     files = ["--prefix-file", runs / "short", "--suffix-file", runs / "short"]
-    for name in ("encdec", "flat"):
+    for name in ("t5", "flat"):
         lm = load(runs / name)
         source, given = ["--context", "shells"], ["--context-file", runs / "short"]
         out, _ = bytelm("generate", runs / name, *source, "--max-bytes", 9, "--seed", 2)
@@ -272,7 +272,7 @@ def test_the_device_is_chosen_for_every_command_and_by_the_library(runs, bytelm)
         ("score", "flat", runs / "brief"),
         ("next", "flat"),
         ("eval", "flat", runs / "brief"),
-        ("eval", "encdec", runs / "brief"),
+        ("eval", "t5", runs / "brief"),
         ("classify", "labels", runs / "brief"),
         ("infill", "flat", "--prefix-file", runs / "brief", "--suffix-file", runs / "brief"),
     ):

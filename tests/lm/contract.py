@@ -12,9 +12,9 @@ import torch
 from hypothesis import strategies as st
 
 from bytelm.arch.base import STORED, ArchConfig, ByteModel
-from bytelm.arch.encdec import EncDec, EncDecConfig
 from bytelm.arch.hnet import HNet
 from bytelm.arch.hnet.config import HNetConfig, unnest
+from bytelm.arch.t5 import T5, MrT5, MrT5Config, T5Config
 from bytelm.arch.transformer import Transformer, TransformerConfig
 from bytelm.lm.ensemble import Ensemble
 from bytelm.lm.native import NativeLM
@@ -53,11 +53,14 @@ def transformer(*, layers: int = 2, window: int = 10, stride: int = 4) -> Native
     return NativeLM(strong(Transformer, config), window=window, stride=stride)
 
 
-def encdec(*, window: int = 10, stride: int = 4) -> Seq2SeqLM:
-    config = EncDecConfig(
-        encoder_layers=1, decoder_layers=2, d_model=16, heads=2, hidden=32, qk_norm=True
-    )
-    return Seq2SeqLM(strong(EncDec, config), window=window, stride=stride)
+def t5(*, window: int = 10, stride: int = 4) -> Seq2SeqLM:
+    config = T5Config(encoder_layers=1, decoder_layers=2, d_model=16, heads=2, hidden=32)
+    return Seq2SeqLM(strong(T5, config), window=window, stride=stride)
+
+
+def mrt5(*, window: int = 10, stride: int = 4) -> Seq2SeqLM:
+    config = MrT5Config(d_model=16, heads=2, hidden=32, softmax1=True)
+    return Seq2SeqLM(strong(MrT5, config), window=window, stride=stride)
 
 
 def hnet(layout: list, *, boundaries: str = "learned") -> NativeLM:
@@ -98,8 +101,9 @@ CASES = {
     "hnet, spaces": Case(lambda: hnet(["m1", ["T1"], "m1"], boundaries="space")),
     "hnet, given": Case(lambda: hnet(["m1", ["T1"], "m1"], boundaries="given")),
     "mambabyte": Case(lambda: hnet(["m2"])),
-    "encoder-decoder": Case(encdec, source=True),
-    "encoder-decoder, wide window": Case(lambda: encdec(window=200, stride=100), source=True),
+    "encoder-decoder": Case(t5, source=True),
+    "encoder-decoder, wide window": Case(lambda: t5(window=200, stride=100), source=True),
+    "encoder-decoder that deletes": Case(mrt5, source=True),
     "ngram": Case(ngram),
     "ngram, order 0": Case(lambda: ngram(order=0)),
     "mixture": Case(lambda: ensemble("mixture", weights=[1, 2, 3])),

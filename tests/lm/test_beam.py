@@ -9,7 +9,7 @@ from bytelm.errors import BytelmError
 from bytelm.lm.beam import beam_search
 from bytelm.lm.generate import generate
 from bytelm.lm.protocol import ByteLM
-from tests.lm.contract import encdec, ngram, transformer
+from tests.lm.contract import ngram, t5, transformer
 
 TEXTS = (b"", b"she sells", b"sea sh")
 
@@ -72,7 +72,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(penalty):
         assert hypothesis.score == pytest.approx(score)
 
 
-@pytest.mark.parametrize("make", [ngram, transformer, encdec])
+@pytest.mark.parametrize("make", [ngram, transformer, t5])
 @pytest.mark.parametrize("prompt", TEXTS)
 def test_one_beam_is_greedy_decoding(make, prompt):
     lm = make()
@@ -80,7 +80,7 @@ def test_one_beam_is_greedy_decoding(make, prompt):
     assert best.data == generate(lm, prompt, max_bytes=12, temperature=0)
 
 
-@pytest.mark.parametrize("make", [ngram, transformer, encdec])
+@pytest.mark.parametrize("make", [ngram, transformer, t5])
 def test_hypotheses_are_distinct_ranked_and_scored_by_the_model(make):
     lm = make()
     result = beam_search(lm, b"se", beams=4, max_bytes=6, context=b"sea")
@@ -110,7 +110,7 @@ def test_wrong_settings_are_refused(wrong):
 
 
 def test_generate_gives_the_best_text_of_the_beam():
-    lm = encdec()
+    lm = t5()
     options = {"max_bytes": 6, "length_penalty": 0.5, "context": b"a source"}
     expected = beam_search(lm, b"se", beams=4, **options)[0].data
     assert generate(lm, b"se", beams=4, **options) == expected

@@ -12,7 +12,7 @@ from bytelm.lm.classifier import Classifier
 from bytelm.lm.native import NativeLM
 from bytelm.lm.seq2seq import Seq2SeqLM
 from tests.arch.cases import LABELS, make
-from tests.lm.contract import encdec, transformer
+from tests.lm.contract import t5, transformer
 from tests.lm.runs import save_run
 
 CLASSIFIER = Classifier(make("encoder"), window=20)
@@ -53,8 +53,8 @@ def test_a_run_of_an_encoder_is_loaded_with_its_labels(tmp_path):
 
 
 def test_a_run_of_an_encoder_decoder_is_loaded_as_a_byte_model(tmp_path):
-    lm = encdec()
-    run = save_run(lm, tmp_path / "run", arch="encdec", objective="seq2seq")
+    lm = t5()
+    run = save_run(lm, tmp_path / "run", arch="t5", objective="seq2seq")
     loaded = bytelm.load(run)
     assert isinstance(loaded, Seq2SeqLM) and loaded.window == 63
     first, second = (loaded.start(context=c).logprobs() for c in (b"one", b"another"))

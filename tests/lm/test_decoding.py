@@ -11,7 +11,7 @@ from bytelm.lm.decoding import KERNELS, Immutable, InPlace, decoding
 from bytelm.lm.generate import generate
 from bytelm.lm.generation import Generation
 from bytelm.lm.options import GenerateOptions
-from tests.lm.contract import SHELLS, encdec, hnet, ngram, transformer
+from tests.lm.contract import SHELLS, hnet, ngram, t5, transformer
 
 MODELS = {
     "transformer, window 1": lambda: transformer(window=1, stride=1),
@@ -21,7 +21,7 @@ MODELS = {
     "hnet": lambda: hnet(["m1", ["T1"], "m1"]),
     "hnet, two stages": lambda: hnet(["m1", ["t1", ["T1m1"], "t1"], "M1"]),
     "hnet, spaces": lambda: hnet(["m1", ["T1"], "m1"], boundaries="space"),
-    "encoder-decoder": encdec,
+    "encoder-decoder": t5,
 }
 
 
@@ -110,14 +110,14 @@ def test_auto_compiles_where_it_is_known_to_pay(monkeypatch):
     for threads, backend in ((1, "compiled"), (2, "eager")):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert decoding(state, wanted=10**6).backend == backend
-    other = decoding(encdec().start_batch([b""]), wanted=10**6)
+    other = decoding(t5().start_batch([b""]), wanted=10**6)
     assert (other.backend, other.why) == ("eager", "this model has no compiled form here")
 
 
 def test_a_backend_that_there_is_not_is_refused():
     with pytest.raises(BytelmError, match="eagre"):
         Generation(transformer(), backend="eagre")
-    for lm in (ngram(), encdec()):
+    for lm in (ngram(), t5()):
         with pytest.raises(BytelmError, match="backend='compiled' needs"):
             generate(lm, backend="compiled")
     with pytest.raises(BytelmError, match="a beam search forks its texts"):

@@ -7,7 +7,7 @@ from bytelm.lm.ensemble import Ensemble
 from bytelm.lm.native import NativeLM
 from bytelm.lm.protocol import ByteLM, ByteState
 from bytelm.lm.running_logprob import POSITIONS_PER_STEP
-from tests.lm.contract import encdec, hnet, ngram, transformer
+from tests.lm.contract import hnet, ngram, t5, transformer
 
 TEXT = b"she sells sea shells by the sea shore; " * 12
 
@@ -55,7 +55,7 @@ def test_feeding_and_asking_in_turns_costs_a_bounded_multiple_of_the_text(monkey
 MAKE = {
     "transformer": transformer,
     "hnet": lambda: hnet(["m1", ["T1"], "m1"]),
-    "seq2seq": encdec,
+    "seq2seq": t5,
     "mixture": lambda: Ensemble([transformer(), ngram()]),
     "product": lambda: Ensemble([transformer(), ngram()], "product"),
     "switch": lambda: Ensemble([transformer(), ngram()], "switch"),

@@ -59,7 +59,7 @@ def reverser(folder: Path, *overrides: str) -> Recipe:
     write_records(folder / "train.jsonl", rows[:30])
     write_records(folder / "heldout.jsonl", rows[30:])
     tree = {
-        "model": {"arch": "encdec", "encoder_layers": 1, "decoder_layers": 1, "d_model": 16}
+        "model": {"arch": "t5", "encoder_layers": 1, "decoder_layers": 1, "d_model": 16}
         | {"heads": 2},
         "data": {
             "train": [f"{folder}/train.jsonl"],
