@@ -352,26 +352,6 @@ CLAIMS = (
             and min(held["encoder"]) > held["naive_bayes"]
         ),
     ),
-<<<<<<< HEAD
-    Claim(
-        claim="A tiny encoder-decoder learns a reversible task to the last byte, with greedy "
-        "decoding and with beams",
-        source="models/encdec-tiny.md",
-        result="toy_pairs",
-        command="python -m benchmarks.toy_pairs RUN...",
-        figure=lambda r: (
-            ", ".join(
-                f"{name} {span([100 * share for share in shares], '.1f')} %"
-                for name, shares in r["exact_match"].items()
-            )
-            + f" of {r['pairs']} held-out targets"
-        ),
-        runs=lambda r: count(len(r["seeds"]), "seed"),
-        verdict="holds",
-        check=lambda r: min(r["exact_match"]["greedy"] + r["exact_match"]["4 beams"]) == 1,
-    ),
     *WORD_CLAIMS,
-=======
->>>>>>> 10727c9 (T5 over bytes and MrT5 in place of the tiny encoder-decoder; span corruption as ByT5's)
     *(Claim(claim=claim, source=source, verdict="not tried") for source, claim in UNTRIED),
 )
