@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from bytelm.damage import reason
+from bytelm.damage import read_object, reason
 from bytelm.errors import BytelmError, RecipeError, unknown_name
 from bytelm.recipe_overrides import apply_overrides, ineffective
 from bytelm.recipe_sections import (
@@ -89,6 +89,7 @@ class Recipe(Settings):
                 tree[section].setdefault("kind", kind_of(kinds[0]))
         apply_overrides(tree, overrides)
         _over_tokens(tree)
+        _with_origin(tree)
         recipe = cls._validated(tree)
         recipe._check()
         if recipe.objective != ObjectiveSettings() or recipe.data.curriculum:
@@ -269,6 +270,27 @@ def _over_tokens(tree: dict[str, Any]) -> None:
     objective, data = tree.setdefault("objective", {}), tree.get("data")
     if isinstance(data, dict) and data.get("tokenizer") and objective in ({}, {"kind": "causal"}):
         tree["objective"] = {"kind": "tokens"}
+
+
+def _with_origin(tree: dict[str, Any]) -> None:
+    """Add to [model] the settings of the model that `from` names which it does not say itself. A
+    folder that is gone is no mistake here: a run that has begun does not need it."""
+    model = tree.get("model")
+    if not isinstance(model, dict) or "from" not in model:
+        return
+    if not isinstance(origin := model["from"], str):
+        raise RecipeError(f"model.from = {origin!r}: give the path of a run or checkpoint")
+    file = Path(origin) / "config.json"
+    if not file.is_file() or "arch" not in model:
+        return
+    stored = read_object(file, "a model")
+    try:
+        kind = ARCHITECTURES.get(model["arch"])
+        known = stored["config"] if "arch" in stored else kind.release_settings(stored)
+    except BytelmError as error:
+        raise RecipeError(f"model.from: {error}") from None
+    fields = kind.Config.model_fields
+    model.update({n: v for n, v in known.items() if n in fields and n not in model})
 
 
 def _configure(section: str, config: type[C], settings: Mapping[str, Any]) -> C:

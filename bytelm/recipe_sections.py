@@ -34,6 +34,15 @@ def _is_size(size: int | str) -> int | str:
     return size
 
 
+def _not_float16(value: object) -> object:
+    if value in ("float16", "fp16", "half"):
+        raise ValueError(
+            "numbers beyond 65,504 are infinite in it, which activations and gradients reach "
+            "without loss scaling: use bfloat16, which has the range of float32"
+        )
+    return value
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -55,15 +64,22 @@ class Settings(BaseModel):
 
 
 class ModelSettings(Settings):
-    """`arch` and, beside it, the fields of that architecture's `Config`."""
+    """`arch` and, beside it, the fields of that architecture's `Config`; and `from`, a run
+    directory or the folder of a released checkpoint, with whose weights the model begins
+    (`training.origin`)."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     arch: str = Field(description="name of the architecture in the registry")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything but `arch`."""
-        return dict(self.model_extra or {})
+        """Everything but `arch` and `from`."""
+        return {name: v for name, v in (self.model_extra or {}).items() if name != "from"}
+
+    @property
+    def origin(self) -> str | None:
+        """The path that `from` says."""
+        return (self.model_extra or {}).get("from")
 
 
 class ObjectiveSettings(Settings):
@@ -184,7 +200,7 @@ class TrainSettings(Settings):
     )
     context_bytes: AtLeastOne = Field(512, description="bytes per window")
     accumulate: AtLeastOne = Field(1, description="micro-batches per step")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], BeforeValidator(_not_float16)] = Field(
         "auto", description="of the matrix products; auto = what is faster here"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(

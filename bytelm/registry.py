@@ -112,6 +112,7 @@ SOURCES = Registry(
         "hub": "bytelm.data.sources.hub:HubSource",
         "corpus": "bytelm.data.corpus.documents:CorpusSource",
         "json-lines": "bytelm.data.sources.json_lines:JsonLinesSource",
+        "tsv": "bytelm.data.sources.tsv:TsvSource",
         "parquet": "bytelm.data.sources.parquet:ParquetSource",
         "zip": "bytelm.data.sources.zip:ZipSource",
         "ar": "bytelm.data.sources.ar:ArSource",

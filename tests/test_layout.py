@@ -49,7 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "run": ("errors", "damage", "vocab", "files", "version", "recipe"),
     "training": (
         *(*_BASE, "progress", "memory", "locks", "device", "arch.base", "data", "objectives"),
-        *("recipe", "recipe_sections", "registry", "run", "run_model", "tokenizer"),
+        *("recipe", "recipe_sections", "registry", "run", "run_model", "tokenizer", "weights"),
     ),
     "lm": ("errors", "vocab", "data.batch", "arch.base", "nn"),
     "lm.subword": (*_BASE, "data.batch", "arch.base", "tokenizer", "exact", "lm"),
@@ -67,7 +67,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *(*_BASE, "arch.base", "data", "objectives", "recipe", "run", "training"),
         *("lm", "loading", "pictures"),
     ),
-    "hub": ("errors", "damage", "model_bounds", "vocab", "nn", "arch", "lm", "loading"),
+    "weights": ("errors", "damage"),
+    "hub": (
+        *("errors", "damage", "weights", "model_bounds", "vocab", "nn", "arch", "lm", "loading"),
+    ),
     "hub.quantize": ("errors", "files", "arch.base", "nn", "loading", "run"),
 }
 GRAPH = {

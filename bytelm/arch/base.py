@@ -208,6 +208,17 @@ class ByteModel(nn.Module, ABC):
         all ranks and micro-batches), for the few models that steer something by them: what they
         change must be buffers, so that it is in checkpoints. The default does nothing."""
 
+    @classmethod
+    def release_settings(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that the configuration of a release says; `BytelmError` where there is none."""
+        raise BytelmError(f"{cls.__name__} is read from run directories only: no release is known")
+
+    def release_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state dict of a release by our names; `BytelmError` where there is none."""
+        raise BytelmError(
+            f"{type(self).__name__} is read from run directories only: no release is known"
+        )
+
     def symptoms(self, stats: Mapping[str, float]) -> list[Symptom]:
         """What in the statistics of one step (`ModelOutput.stats`) is a sign of trouble; by default
         nothing. Called after every logged step: whether it lasts is not the model's to judge."""
@@ -344,6 +355,15 @@ class Hierarchical(Protocol):
 
     def chunk_boundaries(self, ids_BL: Tensor) -> list[Tensor]:
         """One bool tensor (B, L) per stage, outermost first: where chunks start."""
+        ...
+
+
+@runtime_checkable
+class Deleting(Protocol):
+    """A sequence-to-sequence model whose encoder leaves out bytes of the source."""
+
+    def deleted(self, source: Batch) -> Tensor:
+        """(B, M) bool: the bytes that no later layer and no decoder sees."""
         ...
 
 

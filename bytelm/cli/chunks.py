@@ -1,4 +1,4 @@
-"""`bytelm chunks`: where hierarchical models cut, as coloured text or a page."""
+"""`bytelm chunks`: where hierarchical models cut, as coloured text or a page; what MrT5 deletes."""
 
 import math
 import os
@@ -44,13 +44,24 @@ def chunks(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Show where hierarchical models cut a file: coloured text, an HTML page."""
+    """Show where hierarchical models cut a file: coloured text, an HTML page.
+
+    Of a model that deletes bytes of its source (MrT5), those are struck out.
+    """
     for run in runs:
         require_model(run)
     data = read_input(file)[:max_bytes]
     note_packed(file, data)
     if not data:
         raise DataError(f"{file} is empty: there is nothing to cut")
+    if any(_deletes(run) for run in runs):
+        if len(runs) > 1 or html is not None:
+            raise BytelmError(
+                "what a model deletes is shown for one run at a time and without --html: give only "
+                f"{next(run for run in runs if _deletes(run))}"
+            )
+        _show_deleted(runs[0], data, threads, json=json)
+        return
     from bytelm.evaluate.chunks import html_page
     from bytelm.files import write_text
 
@@ -81,6 +92,29 @@ def _cut(run: Path, data: bytes, threads: int | None, *, scored: bool) -> "Cut":
         raise BytelmError(f"the model in {run} has no chunking stage: it reads byte by byte")
     bits = (-lm.score(data) / math.log(2)).tolist() if scored else None
     return Cut(name=run.name, stages=stages, bits=bits)
+
+
+def _deletes(run: Path) -> bool:
+    """Whether a run reads a source, of which it may delete bytes."""
+    from bytelm.run import Run
+
+    return Run(run).has_model and Run(run).description().family == "seq2seq"
+
+
+def _show_deleted(run: Path, data: bytes, threads: int | None, *, json: bool) -> None:
+    from bytelm.evaluate.deletion import struck_text
+    from bytelm.lm.seq2seq import Seq2SeqLM
+
+    lm = open_model(run, ModelOptions(threads=threads))
+    assert isinstance(lm, Seq2SeqLM), "the family says so"
+    deleted = lm.deleted_bytes(data)
+    if json:
+        places = [i for i, gone in enumerate(deleted) if gone]
+        print_json({"bytes": len(data), "deleted": places, "share": len(places) / len(data)})
+        return
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(struck_text(data, deleted, colour=colour, encoding=sys.stdout.encoding or "ascii"))
+    note(f"{sum(deleted):,} of {len(data):,} bytes deleted, {sum(deleted) / len(data):.1%}")
 
 
 def _report(data: bytes, cut: "Cut") -> dict[str, object]:

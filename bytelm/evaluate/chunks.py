@@ -29,7 +29,7 @@ class Glyph:
 
 def glyphs(data: bytes, stages: Sequence[Sequence[bool]]) -> Iterator[Glyph]:
     """The characters of `data` with the depth of the cut before them."""
-    depths = [sum(column) for column in zip(*stages, strict=True)]
+    depths = [sum(column) for column in zip(*stages, strict=True)] or [0] * len(data)
     i = 0
     while i < len(data):
         size = _character_size(data, i)

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from bytelm.arch.base import STORED
 from bytelm.arch.t5 import T5, MrT5
-from bytelm.arch.t5.release import from_release, mrt5_config, mrt5_settings, t5_config, to_release
+from bytelm.arch.t5.release import (
+    GATE,
+    from_release,
+    mrt5_config,
+    mrt5_settings,
+    t5_config,
+    to_release,
+)
 from bytelm.arch.t5.release import t5_settings as byt5_settings
 from bytelm.damage import malformed, read_object
 from bytelm.errors import CheckpointError
@@ -80,6 +87,8 @@ def _model(
             model = kind(ours, ByteVocab())
     weights = from_release(ours, state_dict)
     for name, tensor in model.state_dict().items():
+        if name in GATE and name not in weights:
+            raise CheckpointError(f"the state dict has no gate: it is that of a ByT5 ({name})")
         if name not in weights:  # the controller's memory, which no release has
             weights[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
         elif weights[name].shape != tensor.shape:

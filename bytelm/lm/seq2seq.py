@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bytelm.arch.base import ByteModel, Seq2SeqModel
-from bytelm.data.batch import Batch
+from bytelm.arch.base import ByteModel, Deleting, Seq2SeqModel
+from bytelm.data.batch import Batch, byte_rows
 from bytelm.errors import BytelmError
 from bytelm.lm.decoder import DecoderLM
 from bytelm.lm.decoder_rows import Row
@@ -44,6 +44,16 @@ class Seq2SeqLM(DecoderLM[Seq2SeqModel[Any]]):
                 "use bytelm.load"
             )
         super().__init__(model, window=window, stride=stride, specials=specials)
+
+    def deleted_bytes(self, source: bytes) -> list[bool]:
+        """Which bytes of a source the encoder leaves out; `BytelmError` if it never does."""
+        if not isinstance(self.model, Deleting):
+            raise BytelmError(
+                f"{type(self.model).__name__} reads every byte of its source: only models that "
+                "delete bytes (mrt5) can show which"
+            )
+        batch = byte_rows([source]).to(self.model.device)
+        return self.model.deleted(batch)[0, : len(source)].tolist()
 
     def _open(self, context: Context) -> Row:
         return Row(context, (self.model.vocab.bos,), self._sliding, b"", 0)

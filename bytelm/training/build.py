@@ -15,18 +15,23 @@ from bytelm.recipe import Recipe
 from bytelm.run import CONFIG, Description, Run
 from bytelm.run_model import described_part, trained_parts
 from bytelm.training.data import Corpora
+from bytelm.training.origin import load_origin
 
 if TYPE_CHECKING:
     from bytelm.tokenizer import BinaryBPE
 
 
 def build(recipe: "Recipe | str | Path") -> ByteModel:
-    """The model of a recipe (a `Recipe`, a name or a path), initialised from `recipe.seed`.
+    """The model of a recipe (a `Recipe`, a name or a path), initialised from `recipe.seed`, or with
+    the weights that `model.from` names.
 
     The caller's random-number generator is left as it was.
     """
     recipe = as_recipe(recipe)
-    return build_model(recipe, build_objective(recipe, open_corpora(recipe)))
+    model = build_model(recipe, build_objective(recipe, open_corpora(recipe)))
+    if recipe.model.origin is not None:
+        load_origin(model, recipe.model.origin)
+    return model
 
 
 def outline(recipe: "Recipe | str | Path") -> ByteModel:

@@ -171,7 +171,7 @@ def check_resumable(recipe: Recipe, run: Run, vocab: Vocab, arguments: Mapping[s
 def _effective(model: Mapping[str, Any]) -> dict[str, Any]:
     """A [model] section without what has no effect, which older runs may hold."""
     kind: type[ByteModel] = architecture(model["arch"])
-    settings = {name: value for name, value in model.items() if name != "arch"}
+    settings = {name: value for name, value in model.items() if name not in ("arch", "from")}
     try:
         config = kind.Config.model_validate(settings, context=STORED)
     except ValidationError:

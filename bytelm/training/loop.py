@@ -53,6 +53,7 @@ from bytelm.training.distributed import Ranks, joined_ranks, set_threads, whole,
 from bytelm.training.evaluation import measure_heldout
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
+from bytelm.training.origin import load_origin
 from bytelm.training.precision import DTYPES
 from bytelm.training.profile import Profile
 from bytelm.training.schedule import Done, lr_factor, progress, reached_limit
@@ -154,6 +155,9 @@ class Trainer:
         checkpoint = self.ranks.broadcast(latest_checkpoint(self.run.checkpoints))
         self.measured = ""
         if checkpoint is None:
+            if (origin := self.recipe.model.origin) is not None:
+                new = load_origin(self.model, origin)
+                self.display.message(banner.begins_with(origin, new))
             chosen = choose(self.recipe.train, self.model, self.ranks, self._trial)
             self.position = Position(dtype=chosen.dtype, compile=chosen.compile, data=None)
             self.measured = chosen.measured

@@ -8,7 +8,7 @@ import torch
 import bytelm
 from bytelm.data import Batch
 from bytelm.errors import BytelmError, CheckpointError
-from bytelm.hub.official import load_weights
+from bytelm.weights import load_weights
 
 
 def released(layout, d_model, d_intermediate):

@@ -13,6 +13,7 @@ those of their rows too.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from bytelm.arch.base import ModelOutput, ParameterRole, Seq2SeqModel, causal_loss
 from bytelm.arch.t5.blocks import EPS, DecoderBlock, EncoderBlock, reset_blocks
 from bytelm.arch.t5.config import T5Config
+from bytelm.arch.t5.release import from_release, t5_settings
 from bytelm.data.batch import IGNORE, Batch
 from bytelm.errors import BytelmError
 from bytelm.nn.cache import KVCache
@@ -103,6 +105,13 @@ class T5(Seq2SeqModel[T5State]):
         for bias in (self.encoder_bias, self.decoder_bias):
             nn.init.normal_(bias.weight, std=self.config.d_model**-0.5)
         reset_blocks(self)
+
+    @classmethod
+    def release_settings(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        return t5_settings(config)
+
+    def release_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return from_release(self.config, state)
 
     def forward(self, batch: Batch) -> ModelOutput:
         if batch.document_ids is not None:

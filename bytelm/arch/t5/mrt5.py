@@ -11,6 +11,7 @@ The other kinds of `deletion` are what MrT5 is compared with; they shorten in tr
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from bytelm.arch.base import ParameterRole
 from bytelm.arch.t5.blocks import EncoderBlock
 from bytelm.arch.t5.config import MrT5Config
 from bytelm.arch.t5.model import T5, Encoded, hide
+from bytelm.arch.t5.release import mrt5_settings, t5_settings
 from bytelm.data.batch import Batch
 from bytelm.nn.biased import mean_square_score
 from bytelm.nn.controller import RateController
@@ -58,6 +60,11 @@ class MrT5(T5):
     @property
     def _is_meta(self) -> bool:
         return self.lm_head.weight.is_meta
+
+    @classmethod
+    def release_settings(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of a ByT5 too: its gate is then that of our settings."""
+        return mrt5_settings(config) if "deletion_type" in config else t5_settings(config)
 
     def after_step(self, stats: Mapping[str, float]) -> None:
         if self.controller is not None:

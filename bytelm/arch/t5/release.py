@@ -126,8 +126,10 @@ def mrt5_config(config: MrT5Config) -> dict[str, Any]:
 
 
 def from_release(config: T5Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A released state dict by our names; `CheckpointError` if it has other names."""
-    table = dict(_names(config))
+    """A released state dict by our names; `CheckpointError` if it has other names. A gate is not
+    asked for where it has none: an MrT5 may begin as a ByT5."""
+    gated = any("delete_gate" in name for name in state)
+    table = {ours: names for ours, names in _names(config) if gated or ours not in GATE}
     wanted = {name for names in table.values() for name in names}
     missing = sorted(wanted - state.keys())
     extra = sorted(state.keys() - wanted - set(_COPIES))
@@ -159,6 +161,9 @@ def _stacked(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+GATE = ("shortener.norm.weight", "shortener.score.weight", "shortener.score.bias")
+
+
 def _names(config: T5Config) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(our name, theirs from top to bottom) of every tensor."""
     yield "embeddings.weight", ("shared.weight",)
@@ -171,10 +176,10 @@ def _names(config: T5Config) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield from _block_names(f"{half}.{i}", f"{half}.block.{i}", cross=half == "decoder")
     if isinstance(config, MrT5Config) and config.deletion == "learned":
         gate = f"encoder.block.{config.gate_layer}.delete_gate"
-        if config.gate_norm:
-            yield "shortener.norm.weight", (f"{gate}.layer_norm.weight",)
-        yield "shortener.score.weight", (f"{gate}.feed_forward.weight",)
-        yield "shortener.score.bias", (f"{gate}.feed_forward.bias",)
+        theirs = ("layer_norm.weight", "feed_forward.weight", "feed_forward.bias")
+        for ours, name in zip(GATE, theirs, strict=True):
+            if config.gate_norm or ours != GATE[0]:
+                yield ours, (f"{gate}.{name}",)
 
 
 def _block_names(ours: str, theirs: str, *, cross: bool) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -51,7 +51,7 @@ class JsonLinesSource(RecordFile):
         path = self.path
         with path.open("rb") as file:
             try:
-                for number, line in enumerate(_lines(file, path.name, budget), start=1):
+                for number, line in enumerate(lines_of(file, path.name, budget), start=1):
                     if line.strip():
                         yield f"line {number}", _parse(line)
             except OSError as error:
@@ -71,7 +71,8 @@ def _has_field(first: list[Any], field: str) -> bool:
     return len(first) == 2 and any(has_field(record, field) for record in first)
 
 
-def _lines(file: IO[bytes], name: str, budget: Budget) -> IO[bytes]:
+def lines_of(file: IO[bytes], name: str, budget: Budget) -> IO[bytes]:
+    """The lines of a file called `name`, unpacked where it is compressed."""
     head = file.read(HEAD)
     if not head and name.lower().endswith(SUFFIXES):
         raise DataError("the file is empty, which no compressed file is")
@@ -92,7 +93,7 @@ def _first_objects(look: Look) -> list[Any]:
     found: list[Any] = []
     with look.open() as file:
         try:
-            lines = _lines(file, look.name, Budget(Limits(), None, look.name))
+            lines = lines_of(file, look.name, Budget(Limits(), None, look.name))
             while len(found) < 2 and (line := lines.readline(_LONGEST_LINE)):
                 if line.strip():
                     record = _parse(line)
