@@ -44,12 +44,6 @@ def opening(
             )
 
 
-def begins_with(origin: str, new: list[str]) -> str:
-    """That a model begins with the weights at `origin`, and what it had to initialise."""
-    fresh = f"; initialised: {', '.join(new)}" if new else ""
-    return f"beginning with the weights of {origin}{fresh}"
-
-
 def limits(recipe: Recipe) -> str:
     """When a run ends, in the words of its recipe."""
     train = recipe.train

@@ -15,7 +15,7 @@ from bytelm.recipe import Recipe
 from bytelm.run import CONFIG, Description, Run
 from bytelm.run_model import described_part, trained_parts
 from bytelm.training.data import Corpora
-from bytelm.training.origin import load_origin
+from bytelm.training.origin import begin_with
 
 if TYPE_CHECKING:
     from bytelm.tokenizer import BinaryBPE
@@ -29,8 +29,7 @@ def build(recipe: "Recipe | str | Path") -> ByteModel:
     """
     recipe = as_recipe(recipe)
     model = build_model(recipe, build_objective(recipe, open_corpora(recipe)))
-    if recipe.model.origin is not None:
-        load_origin(model, recipe.model.origin)
+    begin_with(model, recipe.model.origin)
     return model
 
 

@@ -53,7 +53,7 @@ from bytelm.training.distributed import Ranks, joined_ranks, set_threads, whole,
 from bytelm.training.evaluation import measure_heldout
 from bytelm.training.metrics import Metrics
 from bytelm.training.optimizer import Optimizers
-from bytelm.training.origin import load_origin
+from bytelm.training.origin import begin_with
 from bytelm.training.precision import DTYPES
 from bytelm.training.profile import Profile
 from bytelm.training.schedule import Done, lr_factor, progress, reached_limit
@@ -143,11 +143,9 @@ class Trainer:
         self.profile = Profile(run.profile, steps=recipe.log.profile_steps if ranks.first else None)
         if self.measured:
             self._write(decided=self._how())
-        # even an untrained model is saved in the end
-        self.saved = (step, self.position.evaluated) if step else None
+        self.saved = (step, self.position.evaluated) if step else None  # even untrained, in the end
         self.unlogged: dict[str, float] | None = None  # the row of the last step, if not written
-        # when the run would have begun
-        self.clock = began - self.position.seconds
+        self.clock = began - self.position.seconds  # when the run would have begun
         self.cpu_clock = began_cpu - self.position.cpu_seconds
 
     def _restore(self) -> None:
@@ -155,9 +153,8 @@ class Trainer:
         checkpoint = self.ranks.broadcast(latest_checkpoint(self.run.checkpoints))
         self.measured = ""
         if checkpoint is None:
-            if (origin := self.recipe.model.origin) is not None:
-                new = load_origin(self.model, origin)
-                self.display.message(banner.begins_with(origin, new))
+            for line in begin_with(self.model, self.recipe.model.origin):
+                self.display.message(line)
             chosen = choose(self.recipe.train, self.model, self.ranks, self._trial)
             self.position = Position(dtype=chosen.dtype, compile=chosen.compile, data=None)
             self.measured = chosen.measured
@@ -220,8 +217,7 @@ class Trainer:
         step = self.position.step
         if limit is not None:
             self.display.message(f"trained {step:,} steps: {limit} is reached")
-            done = progress(self._so_far(), self.recipe.train)
-            if done < 1:
+            if (done := progress(self._so_far(), self.recipe.train)) < 1:
                 self.display.message(banner.unfinished(limit, done=done))
             return None
         number = signals.received or signal.SIGTERM

@@ -16,6 +16,15 @@ from bytelm.run import Run
 from bytelm.weights import load_weights
 
 
+def begin_with(model: ByteModel, origin: str | None) -> list[str]:
+    """`load_origin` where there is one; -> what to tell about it, lines of text."""
+    if origin is None:
+        return []
+    new = load_origin(model, origin)
+    fresh = f"; initialised: {', '.join(new)}" if new else ""
+    return [f"beginning with the weights of {origin}{fresh}"]
+
+
 @torch.no_grad()
 def load_origin(model: ByteModel, origin: str | Path) -> list[str]:
     """Fill `model` with the weights at `origin`; -> names of tensors that it did not have.

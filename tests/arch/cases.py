@@ -30,7 +30,7 @@ _PATCHES = {
     "local_heads": 2,
     "window": 3,
 }
-_T5 = {"d_model": 32, "heads": 2, "hidden": 48}
+_T5 = {"d_model": 32, "heads": 2, "hidden": 48, "max_distance": 20}
 
 _MEGABYTE = {**_PATCHES, "patch": 4}
 del _MEGABYTE["window"]
@@ -203,9 +203,9 @@ CASES: dict[str, tuple[str, dict]] = {
         },
     ),
     "t5": ("t5", _T5),
-    "t5-softmax1": ("t5", {**_T5, "head_dim": 24, "softmax1": True, "max_distance": 20}),
+    "t5-softmax1": ("t5", {**_T5, "head_dim": 24, "softmax1": True}),
     "mrt5": ("mrt5", {**_T5, "encoder_layers": 3, "softmax1": True}),
-    "mrt5-keep-gates": ("mrt5", {**_T5, "keep_gates": True}),
+    "mrt5-keep-gates": ("mrt5", {**_T5, "keep_gates": True, "rate": 0.4, "threshold": 0.4}),
     "mrt5-random": ("mrt5", {**_T5, "deletion": "random"}),
     "mrt5-fixed": ("mrt5", {**_T5, "deletion": "fixed"}),
     "mrt5-boundaries": ("mrt5", {**_T5, "deletion": "boundaries"}),

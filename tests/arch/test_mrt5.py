@@ -247,6 +247,7 @@ def test_merged_positions_stand_for_all_bytes(deletion, expected):
     assert not model.deleted(SOURCES).any()
 
 
+@torch.no_grad()
 def test_learned_segments_are_averages_of_what_is_between_ends():
     merge = mrt5(deletion="boundaries").shortener
     ids, lengths = mrt5().ended(SOURCES)

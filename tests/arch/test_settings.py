@@ -68,6 +68,10 @@ def signature(model: ByteModel) -> dict[str, Any]:
         results += [output.logits.detach(), output.loss.detach()]
         results += [term.detach() for _, term in sorted(output.aux.items())]
         results += [float(value) for _, value in sorted(output.stats.items())]
+    model.after_step({name: float(value) for name, value in output.stats.items()})
+    results += [buffer.clone() for buffer in model.buffers()]
+    with torch.no_grad():
+        results.append(model.eval()(batch).logits)
     return {"roles": roles, "initial": initial, "results": results}
 
 
