@@ -295,6 +295,7 @@ def test_noise_and_hard_batches_are_for_training_only():
     assert gap(logits(model, soft=True), logits(model)) < TIGHT
 
 
+@torch.no_grad()
 def test_terms_of_the_loss_are_scaled_and_named():
     model = mrt5(alpha=0.5, score_penalty=0.1).train()
     output = model(batch_of())
