@@ -16,11 +16,10 @@ from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bytelm.data.batch import IGNORE, Batch
+from bytelm.data.batch import IGNORE, Batch, id_rows
 from bytelm.data.order import Draws, Integers
 from bytelm.errors import DataError
 from bytelm.objectives.base import Objective, ObjectiveConfig, RowSource, Setup
@@ -103,14 +102,12 @@ class SpanCorruption(Likelihood):
             pairs.append(self.corrupt(symbols[symbols != END], sample=sample))
         sources, targets = zip(*pairs, strict=True)
         vocab = ByteVocab()
-        wanted, lengths = _padded([np.append(t, END) for t in targets], fill=IGNORE)
-        inputs, _ = _padded([np.append(vocab.bos, t) for t in targets], fill=vocab.pad)
-        read, read_lengths = _padded(list(sources), fill=vocab.pad)
-        return Batch(
-            ids=inputs,
+        wanted = id_rows([np.append(t, END) for t in targets], pad=IGNORE).ids
+        inputs = id_rows([np.append(vocab.bos, t) for t in targets], pad=vocab.pad)
+        return replace(
+            inputs,
             targets=wanted,
-            lengths=lengths,
-            source=Batch(ids=read, lengths=read_lengths),
+            source=id_rows(sources, pad=vocab.pad),
             raw_bytes=int(((wanted >= 0) & (wanted < BYTES)).sum()),
         )
 
@@ -164,12 +161,3 @@ def _composition(draws: Draws, sample: int, kind: int, *, total: int, parts: int
         place = draws.integer(sample, 2 * k + kind, below=last + 1)
         chosen.add(last if place in chosen else place)
     return np.diff(np.array([0, *(place + 1 for place in sorted(chosen)), total]))
-
-
-def _padded(rows: list[Ids], *, fill: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows as ids (B, L >= 1) filled up on the right, and their lengths (B,)."""
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.full((len(rows), max(1, int(lengths.max()))), fill)
-    for out, row in zip(ids, rows, strict=True):
-        out[: len(row)] = torch.from_numpy(row)
-    return ids, lengths
