@@ -43,8 +43,11 @@ DOCUMENT, MARKS = "docs/architectures.md", ("<!-- measured -->", "<!-- /measured
 WRITTEN = 800  # bytes that generation is timed over
 # arm -> (recipe, settings other than the recipe's)
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "flat": ("transformer-tiny", ("layers=4", "d_model=160", "heads=4")),
-    "flat, window 128": ("transformer-window-tiny", ("layers=4", "d_model=192", "heads=4")),
+    "flat": ("transformer-tiny", ("layers=4", "d_model=160", "heads=4", "conv=0")),
+    "flat, window 128": (
+        "transformer-window-tiny",
+        ("layers=4", "d_model=192", "heads=4", "conv=0"),
+    ),
     "MambaByte": ("mambabyte-tiny", ('layout=["m5"]', "d_model=[192]")),
     "MegaByte, P = 8": ("megabyte-tiny", ()),
     "SpaceByte": ("spacebyte-tiny", ()),

@@ -35,6 +35,7 @@ from benchmarks.figures import (
 
 README = "README.md"
 HNET = "H-Net, arXiv:2507.07955"
+LEADING = ("MambaByte", "H-Net, learned", "H-Net, space", "H-Net, fixed 6")
 NOT_CLAIMS = {  # name of a result -> why no claim stands on it
     "tokenizer_families": "says which tokenizers are read as by their own libraries",
     "speculative": "says when a draft pays on one machine: a table of docs/speculative.md",
@@ -91,20 +92,19 @@ CLAIMS = (
         check=lambda r: card_bits(r, "hnet-small") < r["hnet-small"]["primed"]["ppmd"],
     ),
     Claim(
-        claim="At equal compute of about a minute MambaByte is ahead of every H-Net, and all of "
-        "them far ahead of flat Transformers",
+        claim="After 75 CPU seconds H-Nets by any rule and MambaByte lie within 0.05 bits per "
+        "byte, and ahead of flat Transformers",
         source=README,
         result="equal_compute",
         figure=side_by_side(
-            "MambaByte", "H-Net, space", "H-Net, fixed 5", "H-Net, learned", "flat Transformer"
+            "H-Net, learned", "H-Net, space", "H-Net, fixed 6", "MambaByte", "flat Transformer"
         ),
         runs=seeds,
         verdict="holds",
         check=lambda r: (
-            bits(r, "MambaByte")
-            < min(bits(r, f"H-Net, {rule}") for rule in ("space", "fixed 5", "learned"))
-            and max(bits(r, f"H-Net, {rule}") for rule in ("space", "fixed 5", "learned"))
-            < bits(r, "windowed Transformer (128)") - 0.5
+            max(leading := [bits(r, model) for model in LEADING]) - min(leading) < 0.05
+            and max(leading)
+            < min(bits(r, "windowed Transformer (128)"), bits(r, "flat Transformer"))
         ),
     ),
     Claim(
@@ -128,15 +128,15 @@ CLAIMS = (
         result="equal_compute",
         figure=side_by_side("H-Net, learned", "MambaByte"),
         runs=seeds,
-        verdict="not at this scale",
+        verdict="partly",
     ),
     Claim(
         claim="Learned chunks beat chunks of fixed length",
         source=HNET,
         result="equal_compute",
-        figure=side_by_side("H-Net, learned", "H-Net, fixed 5"),
+        figure=side_by_side("H-Net, learned", "H-Net, fixed 6"),
         runs=seeds,
-        verdict="not at this scale",
+        verdict="partly",
     ),
     Claim(
         claim="Learned chunks are as good as cutting English at spaces, inside the same network",
@@ -144,7 +144,8 @@ CLAIMS = (
         result="equal_compute",
         figure=side_by_side("H-Net, learned", "H-Net, space"),
         runs=seeds,
-        verdict="not at this scale",
+        verdict="holds",
+        check=lambda r: bits(r, "H-Net, learned") < bits(r, "H-Net, space") + 0.02,
     ),
     *STUDY_CLAIMS,
     *ARCHITECTURE_CLAIMS,
@@ -155,13 +156,13 @@ CLAIMS = (
         source="SpaceByte, arXiv:2404.14408",
         result="equal_compute",
         figure=lambda r: (
-            side_by_side("H-Net, space", "H-Net, fixed 5", "flat Transformer")(r)
+            side_by_side("H-Net, space", "H-Net, fixed 6", "flat Transformer")(r)
             + "; the rules inside an H-Net"
         ),
         runs=seeds,
         verdict="holds",
         check=lambda r: (
-            bits(r, "H-Net, space") < min(bits(r, "H-Net, fixed 5"), bits(r, "flat Transformer"))
+            bits(r, "H-Net, space") < min(bits(r, "H-Net, fixed 6"), bits(r, "flat Transformer"))
         ),
     ),
     Claim(

@@ -1,7 +1,20 @@
-"""What was claimed of speed, and how it came out: part of the claims in claims.py."""
+"""What was claimed of speed and of smaller weights, and how it came out: part of claims.py."""
+
+from typing import Any
 
 from benchmarks.claim import Claim, count
 from benchmarks.figures import decoding_holds, decoding_text
+
+
+def _int8_costs(result: Any) -> dict[str, float]:
+    """Bits per byte that int8 in all linear layers adds, per model."""
+    return {
+        model["model"]: row["cost"]
+        for model in result["results"]
+        for row in model["rows"]
+        if row["scheme"] == "int8" and not row["keep"]
+    }
+
 
 SPEED_CLAIMS = (
     Claim(
@@ -14,5 +27,18 @@ SPEED_CLAIMS = (
         runs=lambda r: count(r["rounds"], "round"),
         verdict="holds",
         check=decoding_holds,
+    ),
+    Claim(
+        claim="int8 weights cost at most 0.005 bits per byte",
+        source="docs/quantization.md",
+        result="quantization",
+        command="python -m benchmarks.quantization RUN RUN --smollm2",
+        figure=lambda r: (
+            ", ".join(f"{model} {cost:+.4f}" for model, cost in _int8_costs(r).items())
+            + " bits/byte"
+        ),
+        runs=lambda r: "1 seed",
+        verdict="holds",
+        check=lambda r: max(_int8_costs(r).values()) <= 0.005,
     ),
 )

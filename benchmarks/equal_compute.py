@@ -44,7 +44,7 @@ RECIPES = {
     "MambaByte": "mambabyte-tiny",
     "H-Net, learned": "hnet-tiny",
     "H-Net, space": "hnet-space-tiny",
-    "H-Net, fixed 5": "hnet-fixed-tiny",
+    "H-Net, fixed 6": "hnet-fixed-tiny",
 }
 
 
@@ -110,9 +110,10 @@ def write_card(
     about = (ROOT / "models" / f"{recipe}.toml").read_text().splitlines()[0].removeprefix("# ")
     bits = ", ".join(f"{r['bits_per_byte']:.3f}" for r in results)
     speed = statistics.mean(r["bytes_per_second"] for r in results) / 1000
+    which = "seed 0" if len(results) == 1 else f"seeds 0 to {len(results) - 1}"
     (ROOT / "models" / f"{recipe}.md").write_text(
         f"# {recipe}\n\n{about}\n\n"
-        f"After {seconds:g} CPU seconds on one thread (seeds 0 to {len(results) - 1}){trained}: "
+        f"After {seconds:g} CPU seconds on one thread ({which}){trained}: "
         f"**{bits}** bits per byte of {heldout} in windows that do not overlap, at "
         f"{speed:.1f} kB per CPU second.{more}\n"
     )
