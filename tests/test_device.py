@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from bytelm.arch.hnet import telemetry
+from bytelm.arch import chunk_stats
 from bytelm.device import KINDS, choose_device
 from bytelm.errors import BytelmError
 from bytelm.nn import attention
@@ -15,7 +15,7 @@ from bytelm.training import train
 from bytelm.training.distributed import Ranks
 from bytelm.training.optimizer import Optimizers
 from bytelm.vocab import ByteVocab
-from tests.arch.cases import CASES, LABELS, training_batch
+from tests.arch.cases import CASES, arguments_of, training_batch
 from tests.training.runs import tiny_recipe
 
 
@@ -122,7 +122,7 @@ class NoFloat64(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_training_step_needs_no_float64_where_there_is_none(name, monkeypatch):
-    monkeypatch.setattr(telemetry, "has_float64", lambda device: False)
+    monkeypatch.setattr(chunk_stats, "has_float64", lambda device: False)
     for module in (attention,):  # there the tables are made on the CPU, and moved
         make_tables = module.rotary_tables
 
@@ -133,8 +133,8 @@ def test_a_training_step_needs_no_float64_where_there_is_none(name, monkeypatch)
         monkeypatch.setattr(module, "rotary_tables", outside)
     arch, settings = CASES[name]
     kind = architecture(arch)
-    arguments = {"labels": LABELS} if kind.family == "encoder" else {}
-    model = kind(kind.Config(**settings), ByteVocab(), **arguments)
+    config = kind.Config(**settings)
+    model = kind(config, ByteVocab(), **arguments_of(kind, config))
     batch = training_batch(model)
     with NoFloat64():
         output = model(batch)

@@ -225,6 +225,11 @@ def cases_of(family: Family) -> list[str]:
     return sorted(name for name, (arch, _) in CASES.items() if architecture(arch).family == family)
 
 
+def difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """|a - b| of logits; 0 where both are -inf, as they are for ids without a row in the table."""
+    return torch.where(a == b, 0.0, (a - b).abs())
+
+
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()

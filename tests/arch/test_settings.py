@@ -32,6 +32,13 @@ MORE = {  # settings that the contract tests leave at their defaults
     "hnet-published-rates": ("hnet", {**ONE_STAGE, "lr_multipliers": "published"}),
     "hnet-no-ratio-loss": ("hnet", {**ONE_STAGE, "ratio_weight": 0.0}),
     "blt-fixed": ("blt", {**CASES["blt-entropy"][1], "boundaries": "fixed", "stride": 3}),
+    "spacebyte-fixed": (
+        "spacebyte",
+        {**CASES["spacebyte"][1], "boundaries": "fixed", "stride": 3, "d_model": 64},
+    ),
+    "byte2word-bytes": ("byte2word", {"layers": 1, "d_model": 32, "heads": 2}),
+    "t5-buckets": ("t5", {**CASES["t5"][1], "buckets": 8}),
+    "mrt5-buckets": ("mrt5", {**CASES["mrt5-fixed"][1], "buckets": 8}),
     "hnet-windows": ("hnet", {**CASES["hnet-attention-only"][1], "rotary_dim": [4, 8]}),
 }
 STARTS = {**CASES, **MORE}

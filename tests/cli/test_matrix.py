@@ -79,8 +79,12 @@ def test_the_table_holds_every_command():
 def places(runs, trained, tmp_path_factory):
     """What the placeholders of a situation stand for."""
     from bytelm.tokenizer import BinaryBPE
+    from bytelm.training import train
+    from tests.objectives.test_masked_words import recipe_of
 
     folder = tmp_path_factory.mktemp("matrix")
+    masked = recipe_of(tmp_path_factory.mktemp("masked"), "train.steps=2", "evaluate.every=2")
+    train(masked, run_dir=folder / "masked")
     (folder / "directory").mkdir()
     (folder / "empty").touch()
     (folder / "binary").write_bytes(BINARY)
@@ -90,6 +94,7 @@ def places(runs, trained, tmp_path_factory):
         "trained": str(trained),
         "recipe": str(trained / "recipe.toml"),
         "tokenizer": str(folder / "tokenizer"),
+        "masked": str(folder / "masked"),
         "folder": folder,
     }
 
@@ -184,6 +189,7 @@ print(json.dumps(results), file=real)
 _ANSWERED = {
     "eval labels": ["eval", "{runs}/flat", "{runs}/text", "--json"],
     "export": ["export", "{runs}/flat", "{out}", "--quantize", "int8"],
+    "fill": ["fill", "{masked}", "--text", "red [MASK] red"],
     "models": ["models", "hnet"],
     "plot": ["plot", "{trained}", "--out", "{out}.png"],
     "tokenizer decode": ["tokenizer", "decode", "{tokenizer}", "{folder}/ids"],

@@ -10,6 +10,7 @@ from bytelm.data.batch import Batch
 from bytelm.nn import conv, norms, ranks, rope
 from bytelm.nn.boundaries import LearnedRule
 from bytelm.nn.linear import Linear
+from bytelm.nn.merging import BoundaryMerge
 from bytelm.vocab import ByteVocab
 from tests.arch.cases import CASES, cases_of, make, training_batch
 from tests.nn.test_fused import FUNCTIONS as LOOPS
@@ -60,6 +61,9 @@ def test_every_derivative_written_by_hand_is_checked_here():
     assert ours == set(FUNCTIONS) | LOOPS
 
 
+_STRAIGHT_THROUGH = (LearnedRule, BoundaryMerge)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda kind: kind.__name__)
 def test_first_and_second_derivatives_are_those_of_the_function(function, monkeypatch):
     monkeypatch.setattr(ranks, "_summed", lambda x: 2 * x)  # as two equal ranks would
@@ -91,8 +95,8 @@ def test_the_second_derivative_of_a_model_is_the_difference_of_its_gradients(nam
         if g is not None
     )
     second = torch.autograd.grad(along, parameters, allow_unused=True)
-    if any(isinstance(module, LearnedRule) for module in model.modules()):
-        # straight-through decisions (eq. 7): their gradient is not the derivative of anything
+    if any(isinstance(module, _STRAIGHT_THROUGH) for module in model.modules()):
+        # decisions are straight-through (H-Net eq. 7): no gradient is the derivative of anything
         assert all(bool(part.isfinite().all()) for part in second if part is not None)
         return
     found = sum((s * d).sum() for s, d in zip(second, direction, strict=True) if s is not None)
