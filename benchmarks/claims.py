@@ -9,6 +9,7 @@ from benchmarks.claim import Claim, count
 from benchmarks.claims_architectures import ARCHITECTURE_CLAIMS
 from benchmarks.claims_blt import BLT_CLAIMS
 from benchmarks.claims_data import DATA_CLAIMS
+from benchmarks.claims_mrt5 import MRT5_CLAIMS
 from benchmarks.claims_speed import SPEED_CLAIMS
 from benchmarks.claims_study import STUDY_CLAIMS
 from benchmarks.claims_words import WORD_CLAIMS
@@ -354,29 +355,6 @@ CLAIMS = (
         ),
     ),
     *WORD_CLAIMS,
-    Claim(
-        claim="A deletion gate learns to delete what the task does not need and nothing else: the "
-        "vowels of sources whose targets have none",
-        source="models/mrt5-tiny.md; MrT5, arXiv:2410.20771",
-        result="vowels",
-        command="python -m benchmarks.vowels RUN...",
-        figure=lambda r: (
-            "; ".join(
-                f"{run['deleted']:.1%} deleted of {run['vowels']:.1%} vowels, "
-                f"{run['deleted_that_are_vowels']:.1%} of it vowels; exact "
-                f"{run['greedy']:.1%} greedily, {run['beams']:.1%} with 4 beams"
-                for run in r["runs"]
-            )
-            + f", of {r['pairs']} held-out targets, deletion hard"
-        ),
-        runs=lambda r: count(len(r["runs"]), "seed"),
-        verdict="holds",
-        check=lambda r: all(
-            run["deleted_that_are_vowels"] > 0.99
-            and run["vowels_that_are_deleted"] > 0.99
-            and run["greedy"] > 0.95
-            for run in r["runs"]
-        ),
-    ),
+    *MRT5_CLAIMS,
     *(Claim(claim=claim, source=source, verdict="not tried") for source, claim in UNTRIED),
 )
