@@ -101,6 +101,7 @@ def test_counts_are_those_of_the_text_at_the_time_of_the_merge():
     assert found.counts.tolist() == [200, 100]
 
 
+@pytest.mark.slow  # 30 seconds
 def test_ids_over_16_bits_find_the_same_merges(monkeypatch):
     data = executable_like(3, 20_000)
     small = train_merges([data], ids=600)
