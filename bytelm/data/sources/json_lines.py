@@ -7,6 +7,7 @@ it is laid out, never is.
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -48,18 +49,10 @@ class JsonLinesSource(RecordFile):
         return cls(Path(spec), reading)
 
     def rows(self, budget: Budget) -> Iterator[tuple[str, Any]]:
-        path = self.path
-        with path.open("rb") as file:
-            try:
-                for number, line in enumerate(lines_of(file, path.name, budget), start=1):
-                    if line.strip():
-                        yield f"line {number}", _parse(line)
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error}") from error
-            except LimitError:
-                raise
-            except DataError as error:
-                raise DataError(f"{path}: {error}") from error
+        with opened_lines(self.path, budget) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"line {number}", _parse(line)
 
 
 def holds_records(look: Look, field: str) -> bool:
@@ -69,6 +62,20 @@ def holds_records(look: Look, field: str) -> bool:
 
 def _has_field(first: list[Any], field: str) -> bool:
     return len(first) == 2 and any(has_field(record, field) for record in first)
+
+
+@contextmanager
+def opened_lines(path: Path, budget: Budget) -> Iterator[IO[bytes]]:
+    """The lines of a file, unpacked where it is compressed; errors name the file."""
+    with path.open("rb") as file:
+        try:
+            yield lines_of(file, path.name, budget)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        except LimitError:
+            raise
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
 
 
 def lines_of(file: IO[bytes], name: str, budget: Budget) -> IO[bytes]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bytelm.data.sources.base import Reading
-from bytelm.data.sources.json_lines import lines_of
-from bytelm.data.sources.limits import Budget, LimitError, Limits
+from bytelm.data.sources.json_lines import lines_of, opened_lines
+from bytelm.data.sources.limits import Budget, Limits
 from bytelm.data.sources.look import Look
 from bytelm.data.sources.records import RecordFile
 from bytelm.data.sources.streams import SUFFIXES
@@ -39,20 +39,11 @@ class TsvSource(RecordFile):
         return reading.field in _names(header)
 
     def rows(self, budget: Budget) -> Iterator[tuple[str, Any]]:
-        path = self.path
-        with path.open("rb") as file:
-            try:
-                lines = lines_of(file, path.name, budget)
-                names = _names(lines.readline(_LONGEST_HEADER))
-                for number, line in enumerate(lines, start=2):
-                    if line.strip(b"\r\n"):
-                        yield f"line {number}", _record(names, line)
-            except OSError as error:
-                raise DataError(f"{path} cannot be read: {error}") from error
-            except LimitError:
-                raise
-            except DataError as error:
-                raise DataError(f"{path}: {error}") from error
+        with opened_lines(self.path, budget) as lines:
+            names = _names(lines.readline(_LONGEST_HEADER))
+            for number, line in enumerate(lines, start=2):
+                if line.strip(b"\r\n"):
+                    yield f"line {number}", _record(names, line)
 
 
 def _names(header: bytes) -> list[str]:
